@@ -4,6 +4,7 @@ Foreign text is never passed as an option.
 """
 
 import io
+import os
 import re
 import subprocess
 import tarfile
@@ -13,6 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from acestep.errors import UsageError
+
+_ELSEWHERE = frozenset(
+    {
+        *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"),
+        *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE", "GIT_PREFIX"),
+        *("GIT_ATTR_SOURCE", "GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
+    }
+)
+"""Variables with which git, also in a hook of its own, reads another repository than the one that is named."""
+
+_AS_STORED = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": os.devnull, "GIT_ATTR_NOSYSTEM": "1"}
+"""A commit is what its id says: no replacement and no graft of it, no attribute of this machine."""
 
 
 class GitError(UsageError):
@@ -60,8 +73,9 @@ def folder_at(checkout: Path, reference: str, *paths: str) -> Iterator[Path]:
 
 
 def _asked(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    command = ["git", "-C", str(checkout), *arguments]
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(checkout), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE} | _AS_STORED
     try:
-        return subprocess.run(command, capture_output=True, check=False)  # noqa: S603 fixed program, no shell
+        return subprocess.run(command, env=environment, capture_output=True, check=False)  # noqa: S603 fixed program
     except FileNotFoundError:
         raise GitError("git is not installed, so no commit can be read; install it") from None

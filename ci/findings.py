@@ -119,6 +119,7 @@ GATE_RULES: dict[str, GateRule] = {
             "G205": "the judge at the base and the judge of the change find the same",
             "G206": "the pipeline does not look at what judges it, nor at the kind of device it has",
             "G207": "the code of the base can read what a change of the judge brings",
+            "G208": "what a change makes worse was allowed before the change",
         },
         GateVerdict.OK: {
             "G702": "a cell that only a card has measured is judged by a card",

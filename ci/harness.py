@@ -3,6 +3,7 @@
 Nothing of the change is imported: its files are compared with the base through git, and its code is only parsed.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ import msgspec
 
 from calibrate.git import commit_of, git
 from ci.findings import Finding
-from ci.looking import looking_names
+from ci.looking import new_looks
 
 JUDGING = (
     "ci/",
@@ -39,6 +40,7 @@ JUDGING = (
     "acestep/vram_range.py",
     "constraints.txt",
     "tiers/anchor.json",
+    "tiers/published_tiers.json",
     "tools/install.py",
     "virtual_card/",
 )
@@ -58,12 +60,42 @@ UNSEEN = tuple(f"acestep/lm/backends/vllm_{name}.py" for name in ("engine", "mod
 
 STARTING = re.compile(
     r"(^|/)((site|user)customize(\.py|/.*)|conftest\.py|setup\.(py|cfg)|hatch_build\.py|pyproject\.toml|pyvenv\.cfg"
-    r"|pytest\.ini|tox\.ini|(GNUm|[Mm])akefile|\.git(attributes|modules)|\.pre-commit-config\.yaml"
-    r"|[^/]*\.(mk|pth|_pth|pyc|so|pyd|dll|dylib|egg-link))$"
+    r"|pytest\.(ini|toml)|tox\.(ini|toml)|noxfile\.py|(mypy|pip)\.ini|pip\.conf|(ruff|uv|hatch|pixi|pylock)\.toml"
+    r"|uv\.lock|meson\.build|cmakelists\.txt|dockerfile|jenkinsfile|azure-pipelines\.ya?ml"
+    r"|(gnu)?makefile|\.(?!gitignore$)[^/]*(/.*)?|[^/]*\.(dist|egg)-info(/.*)?"
+    r"|[^/]*\.(mk|pth|_pth|pyc|pyo|pyw|so|pyd|dll|dylib|egg|egg-link|whl|zip|pyz))$",
+    re.IGNORECASE,
 )
-"""Names of files that run, or change what runs, without being asked for: by Python, pytest, pip, make or git."""
+"""Names of files that run, or change what runs, without being asked for: by Python, pytest, pip, make or git.
 
-_PLAIN = re.compile(r"[\w.+@-]+(/[\w.+@-]+)*", re.ASCII)
+And all hidden files, which editors and other tools read, but git's list of what it ignores.
+"""
+
+DECIDING = {
+    "acestep/clip.py": ("LATENT_HOP", "MAX_ASKED_S", "SAMPLE_RATE"),
+    "acestep/fields.py": ("LONGEST_PLAN_S", "SHORTEST_PLAN_S"),
+    "acestep/lm/grammar.py": ("MAX_CAPTION_TOKENS",),
+    "acestep/lm/prompts.py": ("MAX_THOUGHT_TOKENS",),
+    "acestep/request.py": (
+        *("CODE_FRAMES", "LEAST_FRAMES", "MAX_BATCH", "MAX_DURATION_S", "MAX_LYRIC_TOKENS", "MAX_TEXT_TOKENS"),
+    ),
+    "acestep/thinking.py": ("LONGEST_PROMPT_TOKENS",),
+}
+"""Numbers of the pipeline that decide which run certifies a promise: the longest prompt, song and batch."""
+
+_PLAIN = re.compile(r"(?!-)[\w.+@-]*[\w+@-](/(?!-)[\w.+@-]*[\w+@-])*", re.ASCII)
+
+_RESERVED = re.compile(r"(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.[^/]*)?(/|$)", re.IGNORECASE)
+"""Names that Windows gives to devices."""
+
+_OF_SONGS = tuple(f"acestep/{name}/" for name in ("adapters", "devices", "dit", "engine", "memory"))
+"""The code that a probe runs from a request to its songs."""
+
+_CODE = ("acestep", "calibrate", "ci", "tiers")
+"""Folders in which a file counts although git is told to ignore it: the simulation runs what lies there."""
+
+_COMPILED = re.compile(r"(^|/)__pycache__/|\.pyc$")
+"""What Python writes beside code; the gate does not copy it."""
 
 _LINKS = {"120000": "a link", "160000": "a submodule"}
 
@@ -88,9 +120,11 @@ def changed_paths(tree: Path, base: str) -> tuple[Changed, ...]:
         Changed(path=path, added=header.split()[-1] == "A", mode=header.split()[1])
         for header, path in zip(fields[::2], fields[1::2], strict=True)
     ]
-    untracked = _texts(git(tree, "ls-files", "-z", "--others", "--exclude-standard"))
-    modes = ("120000" if (tree / path).is_symlink() else "100644" for path in untracked)
-    return (*found, *(Changed(path=path, added=True, mode=mode) for path, mode in zip(untracked, modes, strict=True)))
+    untracked = set(_texts(git(tree, "ls-files", "-z", "--others", "--exclude-standard")))
+    ignored = _texts(git(tree, "ls-files", "-z", "--others", "--", *_CODE))
+    untracked |= {path for path in ignored if not _COMPILED.search(path)}
+    modes = {path: "120000" if (tree / path).is_symlink() else "100644" for path in sorted(untracked)}
+    return (*found, *(Changed(path=path, added=True, mode=mode) for path, mode in modes.items()))
 
 
 def harness_findings(tree: Path, base: str) -> Iterator[Finding]:
@@ -100,12 +134,17 @@ def harness_findings(tree: Path, base: str) -> Iterator[Finding]:
     """
     commit = commit_of(tree, base)
     known = set(_texts(git(tree, "ls-tree", "-z", "--name-only", commit)))
-    for changed in changed_paths(tree, base):
+    all_changed = changed_paths(tree, base)
+    alike = _alike([*_texts(git(tree, "ls-files", "-z")), *(changed.path for changed in all_changed)])
+    for changed in all_changed:
         path = changed.path
-        if reason := _reason(changed, known):
-            yield Finding(id="G204", field=path, message=f"{path} {reason}: a maintainer has to review it.")
+        if reason := _reason(changed, known) or _collision(path, alike):
+            yield _about(path, reason)
         elif path.startswith("acestep/") and path.endswith(".py"):
             yield from _reaching(tree, commit, changed)
+        if path in DECIDING and not reason:
+            yield from _decided(tree, commit, path)
+    yield from (_about(path, "is marked in git's index, so that git does not look at it") for path in _unseen(tree))
 
 
 def judges(finding: Finding) -> bool:
@@ -118,7 +157,62 @@ def reads(finding: Finding) -> bool:
     return judges(finding) and finding.field.startswith(_READING)
 
 
+def _about(path: str, reason: str) -> Finding:
+    return Finding(id="G204", field=path, message=f"{path} {reason}: a maintainer has to review it.")
+
+
+def _unseen(tree: Path) -> list[str]:
+    """The paths that git was told to take for unchanged, or that are left out of the checkout."""
+    marked = (entry.partition(" ") for entry in _texts(git(tree, "ls-files", "-v", "-z")))
+    return [path for mark, _, path in marked if mark.islower() or mark == "S"]
+
+
+def _alike(paths: list[str]) -> dict[str, set[str]]:
+    """The files and folders by their name in small letters: systems that do not tell them apart keep only one."""
+    alike: dict[str, set[str]] = {}
+    for path in paths:
+        for place in (path, *map(str, PurePosixPath(path).parents)):
+            alike.setdefault(place.casefold(), set()).add(place)
+    return alike
+
+
+def _collision(path: str, alike: dict[str, set[str]]) -> str:
+    for place in (path, *map(str, PurePosixPath(path).parents)):
+        if others := sorted(alike[place.casefold()] - {place}):
+            return f"differs from {others[0]} only by upper and lower case"
+    return ""
+
+
+def _decided(tree: Path, commit: str, path: str) -> Iterator[Finding]:
+    """Yield each number of a file that decides what certifies a promise, and is another than at the base."""
+    at_base = _texts(git(tree, "ls-tree", "-z", "--name-only", commit, "--", path))
+    before = _constants(git(tree, "cat-file", "blob", f"{commit}:{path}")) if at_base else {}
+    after = _constants((tree / path).read_bytes()) if (tree / path).is_file() else {}
+    for name in DECIDING[path]:
+        then, now = before.get(name, "none"), after.get(name, "none")
+        if then != now:
+            told = f"{path}, {name} is {now}, at the base it is {then}: it decides what certifies a promise, and"
+            yield Finding(
+                id="G204", field=path, before=then, after=now, message=f"{told} a maintainer has to review it."
+            )
+
+
+def _constants(source: bytes) -> dict[str, str]:
+    """What is assigned to each name anywhere in a module, as code; nothing of code that cannot be parsed."""
+    found: dict[str, str] = {}
+    try:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr) and node.value is not None:
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    name = ast.unparse(target)
+                    found[name] = ", then ".join(filter(None, (found.get(name, ""), ast.unparse(node.value))))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    return found
+
+
 def _is_judging(path: str) -> bool:
+    path = path.casefold()
     return path.startswith(JUDGING) and not path.startswith(_SHOWING) and not path.endswith(".md")
 
 
@@ -127,7 +221,7 @@ def _reason(changed: Changed, known: set[str]) -> str:
     path = PurePosixPath(changed.path)
     if changed.mode in _LINKS:
         return f"is {_LINKS[changed.mode]}, whose target may be outside of the repository"
-    if not _PLAIN.fullmatch(changed.path):
+    if not _PLAIN.fullmatch(changed.path) or _RESERVED.search(changed.path):
         return "has a name that not every system and tool reads alike"
     if _is_judging(changed.path):
         return "decides what is judged and is itself changed"
@@ -137,7 +231,7 @@ def _reason(changed: Changed, known: set[str]) -> str:
         )
     if STARTING.search(changed.path):
         return "runs without being asked for and is changed"
-    if changed.added and path.suffix == ".py" and path.parts[0] not in known:
+    if changed.added and path.suffix.casefold() == ".py" and path.parts[0] not in known:
         return "is new beside the packages, where it can be imported instead of a library"
     return ""
 
@@ -152,9 +246,9 @@ def _reaching(tree: Path, commit: str, changed: Changed) -> Iterator[Finding]:
         message = f"{path} cannot be read ({error.strerror}): a maintainer has to review it."
         yield Finding(id="G206", field=path, message=message)
         return
-    known = looking_names(b"" if changed.added else git(tree, "cat-file", "blob", f"{commit}:{path}"))
-    for line, name in sorted((line, name) for name, line in looking_names(after).items() if name not in known):
-        said = f"line {line} uses {name}, with which code can see or change what judges it"
+    before = b"" if changed.added else git(tree, "cat-file", "blob", f"{commit}:{path}")
+    for line, name in new_looks(before, after, of_songs=path.startswith(_OF_SONGS)):
+        said = f"line {line} uses {name}, with which code can see or change what judges it, or do otherwise elsewhere"
         yield Finding(id="G206", field=path, after=name, message=f"{path}, {said}: a maintainer has to review it.")
 
 

@@ -27,7 +27,7 @@ from ci.judge_policy import policy_findings, tolerance_findings
 from ci.judge_scenarios import base_scenario_tasks, scenario_tasks
 from ci.judge_steps import step_findings
 from ci.judge_table import compared_tiers, table_findings
-from ci.judge_waivers import stale_findings, unbounded_findings, with_waivers
+from ci.judge_waivers import brought_findings, stale_findings, unbounded_findings, with_waivers
 from ci.on_virtual_card import JudgeCells, nothing_besides
 from ci.promises import POLICY, TABLE_FILE, Promises, base_promises, head_promises, record_files, stored_promises
 from ci.scenarios.scenario import ScenarioResult
@@ -144,6 +144,7 @@ def judge(
         findings, after.table, after.waivers, before.waivers, today, code_judged=not table_only, not_simulated=left_out
     )
     stale += unbounded_findings(after.waivers, before.policy or after.policy)
+    stale += brought_findings(findings, after.table, after.waivers, before.waivers, today)
     allowed = with_waivers(findings, after.waivers, today)
     records = 0 if table_only else len(record_files(folder))
     judgement = answer([*allowed, *stale], Compared(tiers=tiers, cells=cells, records=records))

@@ -22,9 +22,11 @@ def policy_findings(base: Policy, head: Policy) -> Iterator[Finding]:
             continue
         yield from _looser_budget(base, head, tier)
         yield from _asks_less(tier, tiers[tier.id])
-    longest, longest_now = base.durations_s.values[-1], head.durations_s.values[-1]
-    if longest_now < longest:
-        yield _finding("G404", "policy", "durations_s", longest, longest_now)
+    lengths, lengths_now = base.durations_s.values, head.durations_s.values
+    if not set(lengths) <= set(lengths_now):
+        yield _finding("G404", "policy", "durations_s", ", ".join(map(str, lengths)), ", ".join(map(str, lengths_now)))
+    if base.compile.default and not head.compile.default:
+        yield _finding("G404", "policy", "compile", True, False)
     rungs, rungs_now = ([f"{r.offload} {r.quantization}" for r in p.preference] for p in (base, head))
     # A rung added at the end only adds a way to fit; any other change of order gives up something earlier.
     if rungs_now[: len(rungs)] != rungs:
@@ -51,6 +53,11 @@ def _asks_less(before: TierPolicy, after: TierPolicy) -> Iterator[Finding]:
         yield _finding("G402", before.id, "policy.certified_gib", before.certified_gib, after.certified_gib)
     if lm_rank(after.least_lm) < lm_rank(before.least_lm):
         yield _finding("G404", before.id, "policy.least_lm", before.least_lm, after.least_lm)
+    if before.init_lm and not after.init_lm:
+        yield _finding("G404", before.id, "policy.init_lm", True, False)
+    if not set(before.backends_allowed) <= set(after.backends_allowed):
+        allowed, allowed_now = (", ".join(tier.backends_allowed) for tier in (before, after))
+        yield _finding("G404", before.id, "policy.backends_allowed", allowed, allowed_now)
     formats, formats_now = (", ".join(str(f) for f in t.lm_quantizations) for t in (before, after))
     if not set(after.lm_quantizations) <= set(before.lm_quantizations):
         yield _finding("G404", before.id, "policy.lm_quantizations", formats, formats_now)

@@ -64,6 +64,43 @@ def stale_findings(
     return stale
 
 
+def brought_findings(
+    findings: Sequence[Finding],
+    table: TierTable,
+    waivers: Sequence[Waiver],
+    granted: Sequence[Waiver],
+    today: datetime.date,
+) -> list[Finding]:
+    """Return a finding for each waiver in use that was not `granted` at the base: a change does not allow itself."""
+    there = {_allowed(waiver) for waiver in granted}
+    return [
+        Finding(
+            id="G208",
+            variant=waiver.variant,
+            tier=waiver.tier,
+            field=waiver.field,
+            after=waiver.value,
+            message=(
+                f"{waiver.variant} {waiver.tier}, {waiver.field}: the change brings the waiver that allows it"
+                f" ({waiver.why}): a maintainer has to review it."
+            ),
+        )
+        for waiver in waivers
+        if _allowed(waiver) not in there
+        and not waiver.expired(today)
+        and (
+            any(_covers(waiver, finding) for finding in findings)
+            or _covers_shortfall(waiver, table)
+            or _raises(waiver, table)
+        )
+    ]
+
+
+def _allowed(waiver: Waiver) -> Waiver:
+    """A waiver without its reason, which allows nothing."""
+    return msgspec.structs.replace(waiver, why=f"@any {waiver.field}")
+
+
 def unbounded_findings(waivers: Sequence[Waiver], policy: Policy | None) -> list[Finding]:
     """Return a finding for each waiver that allows more bytes than a card of its tier leaves to the allocator."""
     tiers = [tier for tier in policy.tiers if tier.vram_gib.upper is not None] if policy else []

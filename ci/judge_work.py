@@ -13,15 +13,18 @@ _NAMES = {
     "memory_bytes": "bytes read and written",
     "launches": "kernel launches",
     "transferred_bytes": "bytes between host and card",
+    "waits": "waits of the processor for the card",
 }
 
 
 def work_findings(cell: GateCell, before: MeasuredStage, after: MeasuredStage, share: float) -> Iterator[Finding]:
-    """Yield a finding for each sum of a stage's work that is more than `share` above its record, if it has one."""
+    """Yield a finding for each sum of a stage's work that is more than `share` above its record, if that has it."""
     if before.work is UNSET or after.work is UNSET:
         return
     for name, words in _NAMES.items():
         then, now = getattr(before.work, name), getattr(after.work, name)
+        if UNSET in (then, now):
+            continue
         if now > then * (1 + share):
             grown = f"{now / then - 1:+.1%}" if then else "from none"
             yield finding_of(

@@ -12,11 +12,13 @@ _OURS = re.compile(r"(calibrate|ci|virtual_card|tests)(\..*)?")
 
 _IMPORTED = re.compile(
     r"(importlib|ctypes|inspect|atexit|builtins|marshal|subprocess|multiprocessing|runpy|pkgutil|traceback|signal"
-    r"|code|codeop|zipimport|site|linecache|faulthandler|tracemalloc|sysconfig|pdb|bdb|trace"
+    r"|code|codeop|zipimport|site|linecache|faulthandler|tracemalloc|sysconfig|pdb|bdb|trace|cProfile|profile|timeit"
+    r"|pickle|_pickle|shelve|dill|cloudpickle|doctest|unittest|cffi|dis|opcode|gettrace|fileinput|_?posix|nt|mmap"
+    r"|platform|socket|resource|getpass|pwd|psutil|pynvml|(?!__future__)_\w+"
     r"|datetime|calendar|random|secrets|uuid|_thread)(\..*)?"
 )
-"""Modules that start or load other code, or show what runs; those with which code does something else another day, or
-now and then; and one that starts threads, in which a probe does not see what is allocated.
+"""Modules that start or load other code, or show what runs and where; those with which code does something else
+another day, or now and then; and one that starts threads, in which a probe does not see what is allocated.
 """
 
 _REACHED = re.compile(
@@ -26,11 +28,19 @@ _REACHED = re.compile(
     r"|numpy\.random|os\.(urandom|getrandom|times)|gc\.(get_\w+|freeze|unfreeze|\*)|operator\.(attrgetter|methodcaller|\*)"
     r"|sys\.(?!(platform|version_info|maxsize|byteorder|float_info|stderr|stdout)$)\w+|sys\.\*"
     r"|os\.(_exit|abort|environb?|exec\w*|fork\w*|getenvb?|getppid|kill\w*|popen|posix_spawn\w*|spawn\w*|system|\*)"
-    r"|torch\.(cuda|xpu|mps|backends\.\w+)\.(is_available|is_initialized|device_count))(\..*)?"
+    r"|io\.(open\w*|FileIO)|codecs\.open|types\.(FunctionType|CodeType|ModuleType|\*)|socket\.\w+|platform\.\w+"
+    r"|torch\.(cuda|xpu|mps|backends\.\w+)\.(is_available|is_initialized|device_count)"
+    r"|torch\.(_(?!_version__)\w+|hub|jit|package|overrides|multiprocessing|serialization|load|library|func)"
+    r"|torch\.utils\.(_\w+|cpp_extension|data|_python_dispatch|_pytree))(\..*)?"
 )
 """Attributes of modules, by whatever name the module is imported or reached."""
 
-_ALONE = frozenset({"__import__", "exec", "eval", "__builtins__", "SystemExit", "globals", "vars", "__file__", "open"})
+_ALONE = frozenset(
+    {
+        *("__import__", "exec", "eval", "compile", "__builtins__", "__loader__", "__spec__", "SystemExit"),
+        *("globals", "locals", "vars", "__file__", "open", "breakpoint"),
+    }
+)
 """Names that need no module."""
 
 _ATTRIBUTES = frozenset(
@@ -45,6 +55,7 @@ _ATTRIBUTES = frozenset(
         *("uuid", "imagined", "driver"),
         # Values and addresses, which a tensor without memory does not have.
         *("item", "tolist", "numpy", "data_ptr", "_cdata", "__cuda_array_interface__", "__dlpack__"),
+        *("__array__", "__array_interface__", "__dlpack_device__", "is_pinned", "is_shared"),
     }
 )
 """Attributes that count whatever object they are read from; a text that names one may be read with `getattr`."""
@@ -52,26 +63,59 @@ _ATTRIBUTES = frozenset(
 _TEXTS = _ATTRIBUTES | {"meta", "dummy"}
 """Texts that count: attributes, where tensors have no values, and the model that probes and scenarios run."""
 
+_TRACED_REACHED = re.compile(
+    r"(.*\.)?((time|platform)\.(?!sleep$)\w+|os\.(?!(sep|linesep|cpu_count|process_cpu_count)$)\w+|pathlib\.\w+"
+    r"|tempfile\.\w+|shutil\.\w+|glob\.\w+|itertools\.count|weakref\.finalize|click\.\w+|gc\.(isenabled|get_\w+)"
+    r"|threading\.(current_thread|get_ident|get_native_id|local|\*)|torch\.random\.\w+"
+    r"|torch\.(is_\w+_enabled|get_(num|default)_\w+|get_rng_state|initial_seed|seed|rand\w*|bernoulli|multinomial)"
+    r")(\..*)?"
+)
+_TRACED_ATTRIBUTES = frozenset(
+    {
+        *("exists", "is_file", "is_dir", "stat", "lstat", "iterdir", "glob", "rglob", "read_text", "read_bytes"),
+        *("caption", "lyrics", "language", "seed", "cpu", "isEnabledFor", "getEffectiveLevel", "handlers"),
+    }
+)
+_TRACED_ALONE = frozenset({"id", "hash"})
+"""What else counts in the code of a song, which a probe runs a few times, with the same words, in another folder.
+
+Clocks, counters, chance, files, what a process is set to, what a request says, and a way to read a tensor's values.
+"""
+
 NOT_PARSED = "code that Python cannot parse"
 
 _TO_TEXT = frozenset({"str", "repr", "format", "hash"})
 
 
-def looking_names(source: bytes) -> dict[str, int]:
-    """The names of these lists and the questions about a device in some code, each with its first line.
+def looking_names(source: bytes, *, of_songs: bool = False) -> dict[str, tuple[int, ...]]:
+    """The names of these lists and the questions about a device in some code, each with the lines that use it.
 
-    Code that cannot be parsed, also because it is nested too deeply, is `NOT_PARSED`.
+    Code that makes songs (`of_songs`) is looked through for more. Code that cannot be parsed, also because it is nested
+    too deeply, is `NOT_PARSED`.
     """
-    found: dict[str, int] = {}
+    found: dict[str, list[int]] = {}
     try:
         nodes = list(ast.walk(ast.parse(source)))
         modules = _modules(nodes)
         for node in nodes:
-            for name in _names(node, modules):
-                found.setdefault(name, getattr(node, "lineno", 1))
+            for name in (*_names(node, modules), *(_names_of_songs(node, modules) if of_songs else ())):
+                found.setdefault(name, []).append(getattr(node, "lineno", 1))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {NOT_PARSED: 1}
-    return found
+        return {NOT_PARSED: (1,)}
+    return {name: tuple(sorted(lines)) for name, lines in found.items()}
+
+
+def new_looks(before: bytes, after: bytes, *, of_songs: bool = False) -> list[tuple[int, str]]:
+    """Return the names that some code uses more often than it did, each with a line that is new, in order."""
+    known, found = (looking_names(code, of_songs=of_songs) for code in (before, after))
+    old = {line.strip() for line in before.splitlines()}
+    lines = after.splitlines()
+
+    def place(uses: tuple[int, ...]) -> int:
+        return next((line for line in uses if lines[line - 1 : line] and lines[line - 1].strip() not in old), uses[0])
+
+    more = ((place(uses), name) for name, uses in found.items() if len(uses) > len(known.get(name, ())))
+    return sorted(more)
 
 
 def _modules(nodes: list[ast.AST]) -> dict[str, str]:
@@ -123,11 +167,32 @@ def _names(node: ast.AST, stands: Mapping[str, str]) -> Iterator[str]:
     yield from _device_questions(node)
 
 
-def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+def _names_of_songs(node: ast.AST, stands: Mapping[str, str]) -> Iterator[str]:
+    """What counts in the code of a song alone."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (name for name in _modules_in(node) if _TRACED_REACHED.fullmatch(name))
+    elif isinstance(node, ast.Name) and node.id in _TRACED_ALONE:
+        yield node.id
+    elif isinstance(node, ast.Constant) and node.value == "cpu":
+        yield '"cpu"'
+    elif isinstance(node, ast.Attribute) or (isinstance(node, ast.Call) and _is_getattr(node)):
+        name = _dotted(node, stands)
+        if (last := name.rpartition(".")[2]) in _TRACED_ATTRIBUTES:
+            yield f".{last}"
+        elif "." in name and _TRACED_REACHED.fullmatch(name):
+            yield name
+
+
+def _modules_in(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The full names that are imported; none of the own package by a relative name."""
     names = [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
-        names = [f"{node.module}.{name}" for name in names] if node.module and not node.level else []
-    for name in names:
+        return [f"{node.module}.{name}" for name in names] if node.module and not node.level else []
+    return names
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    for name in _modules_in(node):
         if _OURS.fullmatch(name) or _IMPORTED.fullmatch(name) or _REACHED.fullmatch(name):
             yield name
 

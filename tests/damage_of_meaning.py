@@ -72,6 +72,11 @@ def certified(name: str, value: Any) -> Callable[[Document], object]:
     return change
 
 
+def _conditions(foreign_gib: int) -> Document:
+    known = {"watched": True, "context_bytes": 0, "allocator": "native", "returned_s": 0.0}
+    return known | {"foreign_bytes": foreign_gib * GIB}
+
+
 SERIAL = "sha256:" + "5" * 64
 WORK = {"flops": 1, "memory_bytes": 1, "launches": 1, "transferred_bytes": 1}
 
@@ -105,6 +110,21 @@ MEANINGS: tuple[Damage, ...] = (
             put(f"probes.{FIT}.cap_bytes", int(7.9 * GIB)),
         ),
     ),
+    edit(
+        "a slice that is a whole card", "V124", "card.total_bytes", on_card("H100 80GB HBM3 MIG 1g.10gb", "9.0", 79.2)
+    ),
+    edit("a 5090 run by a build without it", "V123", "torch", on_card("RTX 5090", "12.0", 31.36, torch="2.6.0+cu118")),
+    edit("a build that is a word", "V123", "torch", on_card("RTX 3060", "8.6", 11.6, torch="newest")),
+    edit("a simulated card with a name of its own", "V123", "card.name", put("card.name", "NVIDIA unheard of")),
+    edit("more of others than the card has", "V130", "conditions", _both(REAL, put("conditions", _conditions(60)))),
+    edit("others on a simulated card", "V130", "conditions", put("conditions", _conditions(1))),
+    edit(
+        "a card that returned after years",
+        "V130",
+        "returned_s",
+        _both(REAL, put("conditions", _conditions(0) | {"returned_s": 1e9})),
+    ),
+    edit("a stage of years", "V130", ".seconds", _both(REAL, put(f"probes.{FIT}.stages.0.seconds", 1e9))),
     edit("a stage of no songs", "V127", "songs_per_pass", put(f"probes.{FIT}.stages.0.songs_per_pass", 0)),
     edit("a stage of too many songs", "V127", "songs_per_pass", put(f"probes.{FIT}.stages.0.songs_per_pass", 99)),
     edit("a simulated card asked twice", "V127", ".asked", put(f"probes.{FIT}.asked", 2)),

@@ -9,7 +9,7 @@ from acestep.request import MAX_BATCH, MAX_DURATION_S, DecodePath
 from acestep.units import KIB, MIB
 from calibrate.campaign.run import CampaignScope, run_campaign
 from calibrate.executors.alone import SimulationAlone
-from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
+from calibrate.probes.base import SIMULATED_CARD, MeasuredStage, ProbeResult, Simulation
 from calibrate.record.measurement import Measurement, RecordedCard, RecordedCardKind, measurement_of
 from calibrate.table.policy import Policy, load_policy
 from calibrate.verdict import Verdict
@@ -36,7 +36,7 @@ def require_possible(knobs: Knobs, workload: Workload, cap_bytes: int) -> None:
     assert workload.with_lm == (knobs.lm is not None), "a workload thinks exactly where the knobs name a model"
     assert (knobs.lm or "0.6B") in LM_WEIGHTS, f"there is no language model {knobs.lm}"
     assert knobs.lm is not None or knobs.lm_quantization is None, "only a language model is quantized as one"
-    assert 2 <= workload.steps <= 8, f"probes run two steps, and the gate up to eight, got {workload.steps}"
+    assert 2 <= workload.steps <= 20, f"probes run two steps, and the gate up to twenty, got {workload.steps}"
 
 
 class AnalyticProber:
@@ -191,6 +191,10 @@ def _measured(prober: Simulation, sizes: tuple[float, ...], policy: Policy, syst
         progress=lambda _: None,
     )
     card = RecordedCard(
-        kind=RecordedCardKind.SIMULATED, name="a formula", compute_capability="8.6", total_bytes=0, system=system
+        kind=RecordedCardKind.SIMULATED,
+        name=SIMULATED_CARD.name,
+        compute_capability="8.6",
+        total_bytes=0,
+        system=system,
     )
     return measurement_of(card, findings.probes, findings.certificates)

@@ -34,7 +34,11 @@ def no_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No real card, a formula for the simulated one, and the table made from it in force."""
 
     def simulation(
-        vae_chunk: int = 0, capability: object = None, system: System = System.LINUX, adapters: object = None
+        vae_chunk: int = 0,
+        capability: object = None,
+        system: System = System.LINUX,
+        adapters: object = None,
+        torch_is: object = None,
     ) -> AnalyticProber:
         return Hungry(NO_FLASH) if system is System.WINDOWS else AnalyticProber()
 

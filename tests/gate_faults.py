@@ -216,6 +216,9 @@ POLICIES = [
     Fault("a smaller model is enough", "G404", "policy.least_lm", _policy_tier(least_lm="0.6B")),
     Fault("models may be quantized", "G404", "policy.lm_quantizations", _policy_tier(lm_quantizations=["int8"])),
     Fault("the frugal rungs first", "G404", "preference", lambda house: house.policy["preference"].reverse()),
+    Fault("no model begins with a tier", "G404", "policy.init_lm", _policy_tier(init_lm=False)),
+    Fault("one backend less", "G404", "policy.backends_allowed", _policy_tier(backends_allowed=["vllm"])),
+    Fault("fewer lengths are tried", "G404", "durations_s", lambda house: house.policy["durations_s"]["values"].pop(3)),
     Fault("shorter songs are enough", "G404", "durations_s", lambda house: house.policy["durations_s"]["values"].pop()),
     Fault("a raised tolerance", "G403", "peak_share", lambda house: house.tolerance.update(peak_share=0.03)),
 ]

@@ -21,12 +21,17 @@ from calibrate.probes.simulated.trace import Trace, stage_trace
 PART = "language_model"
 
 
-def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKernels) -> Trace:
-    """What the jobs take of a card on which nothing else rests, as the stage `think`."""
+def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKernels, free_bytes: int = 0) -> Trace:
+    """What the jobs take of a card on which nothing else rests, as the stage `think`.
+
+    By default nothing is to spare, so prompts are read in the smallest parts.
+    """
     trace = Trace()
     tape = Tape(trace)
     ledger = Ledger(tape, kernels)
-    device = SimulatedDevice(ledger, TraceBook(trace), dtype=model.dtype, grouped_attention=kernels.has_flash)
+    device = SimulatedDevice(
+        ledger, TraceBook(trace, free_bytes), dtype=model.dtype, grouped_attention=kernels.has_flash
+    )
     placement = Placement({PART: model.module}, (), Offload.CPU_DIT, device)
     backend = PtBackend(model, device, use=lambda: placement.use(PART), chooser=FirstAllowed())
     with kernels, ledger, Memo(ledger, tape, Regions()).patched((DecoderBlock,)):

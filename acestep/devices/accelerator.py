@@ -15,7 +15,7 @@ from acestep.devices.base import DeviceEvent, Recording
 from acestep.devices.cap import fraction_for
 from acestep.devices.graphs import RECORDING_BYTES, GraphRecorder
 from acestep.hardware.card import Card, CardKind
-from acestep.hardware.host import host_memory
+from acestep.hardware.host import LOCK_RESERVE_BYTES, LOCKED, host_memory
 from acestep.limits.capabilities import (
     MATRIX_WORKSPACE,
     TRITON_CAPABILITY,
@@ -25,10 +25,6 @@ from acestep.limits.capabilities import (
     torch_release,
 )
 from acestep.limits.machine import installed
-from acestep.units import GIB
-
-HOST_RESERVE_BYTES = 4 * GIB
-"""Bytes of host memory that are never page-locked, because locked pages cannot be swapped out."""
 
 
 class Accelerator:
@@ -71,12 +67,15 @@ class Accelerator:
         self.reserve(n_bytes, "activations")
 
     def pinned(self, n_bytes: int) -> Tensor | None:
-        """Page-locked memory, as long as `HOST_RESERVE_BYTES` of host memory stay free."""
-        if self._pinning and host_memory().available_bytes >= n_bytes + HOST_RESERVE_BYTES:
+        """Page-locked memory, as long as `LOCK_RESERVE_BYTES` of host memory stay free."""
+        if self._pinning and host_memory().available_bytes >= n_bytes + LOCK_RESERVE_BYTES:
             try:
-                return torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
+                locked = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
             except RuntimeError:  # the system limits locked pages; after one failure every further request fails
                 self._pinning = False
+            else:
+                LOCKED.held_bytes += n_bytes
+                return locked
         return None
 
     def mark(self) -> DeviceEvent:

@@ -1,5 +1,7 @@
 """The DiT's forward: one velocity for a batch of latents at one timestep, computed a few rows at a time."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -41,14 +43,29 @@ class Denoiser:
         `context` is [1 or batch, frames, 128] (source latents and mask), `condition` is the result of `embed`,
         `timestep` runs from 1 (noise) to 0 (song).
         """
+        return self.velocities(latents, context, [condition], timestep)[0]
+
+    def velocities(
+        self, latents: Tensor, context: Tensor, conditions: Sequence[Tensor], timestep: float
+    ) -> list[Tensor]:
+        """Return what `velocity` returns for each condition, bit for bit.
+
+        A block that is streamed comes to the device once for all of them. In return the rows of all of them are alive
+        at the same time.
+        """
         model = self.transformer
-        batch, frames, channels = latents.shape
-        embedded, modulation = self._timestep(timestep, condition)
-        hidden = self._patchify(latents, context, condition)
-        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)
+        embedded, modulation = self._timestep(timestep, conditions[0])
+        hidden = [self._patchify(latents, context, condition) for condition in conditions]
+        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])
         for block in self.blocks:
             with self.use_block(block.layer):
-                hidden = block(hidden, condition, modulation, rotary, self.kernels)
+                for rows, condition in zip(hidden, conditions, strict=True):
+                    block(rows, condition, modulation, rotary, self.kernels)
+        return [self._velocity(rows, embedded, latents.shape) for rows in hidden]
+
+    def _velocity(self, hidden: Tensor, embedded: Tensor, shape: torch.Size) -> Tensor:
+        """The last layer: velocity of `shape` from the rows after the blocks."""
+        model, (batch, frames, channels) = self.transformer, shape
         shift, scale = (model.scale_shift_table + embedded.unsqueeze(1)).chunk(2, dim=1)
         velocity = hidden.new_empty(batch, frames, channels)
         for song in range(batch):

@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from acestep.checkpoints.architecture import Architecture
+from acestep.devices.base import Device
+from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.dit.denoiser import Denoiser
 from acestep.dit.place import StageContext
 from acestep.dit.sampler import (
@@ -66,19 +68,24 @@ def _steps(
     scale, correction = guidance_for(variant, request.guidance_scale), correction_for(variant, request)
     guided = scale > 1.0
     guidance, (first, last) = Guidance(scale), request.guidance_interval
-    place.device.make_room(_room(latents, conditions, place, guided=guided))
+    passes = _passes(latents, conditions, place, guided=guided)
+    place.device.make_room(passes.room_bytes)
     denoiser = Denoiser(transformer, kernels, place.placement.use_block, place.row_functions())
     condition = denoiser.embed(conditions.condition)
     unguided = denoiser.embed(conditions.unguided) if guided else None
     uncovered = None if conditions.uncovered is None else denoiser.embed(conditions.uncovered)
     for step, now in enumerate(times):
-        velocity = denoiser.velocity(latents, conditions.context, condition, now)
-        plain = None if uncovered is None else denoiser.velocity(latents, conditions.context, uncovered, now)
-        if unguided is not None and first <= 1.0 - now <= last:
-            free = denoiser.velocity(latents, conditions.context, unguided, now)
-            velocity = guidance.combine(velocity, free)
-            del free
-        if plain is not None:
+        free = unguided if first <= 1.0 - now <= last else None
+        wanted = [given for given in (condition, uncovered, free) if given is not None]
+        if passes.together:
+            velocities = denoiser.velocities(latents, conditions.context, wanted, now)
+        else:
+            velocities = [denoiser.velocity(latents, conditions.context, given, now) for given in wanted]
+        velocity = velocities.pop(0)
+        if free is not None:
+            velocity = guidance.combine(velocity, velocities.pop())
+        if uncovered is not None:
+            plain = velocities.pop()
             velocity.mul_(request.cover_strength).add_(plain, alpha=1.0 - request.cover_strength)
             del plain
         after = times[step + 1] if step + 1 < len(times) else 0.0
@@ -89,11 +96,11 @@ def _steps(
         progress(Stage.DENOISE, step + 1, len(times))
 
 
-def _room(latents: Tensor, conditions: Conditions, place: StageContext, *, guided: bool) -> int:
-    """Bytes that the steps need besides the weights."""
+def _passes(latents: Tensor, conditions: Conditions, place: StageContext, *, guided: bool) -> Steps:
+    """What the steps take besides the weights; the passes of a step go together where that saves copies and fits."""
     songs, frames, _ = latents.shape
     _, condition_tokens, condition_width = conditions.condition.shape
-    return Steps(
+    apart = Steps(
         architecture=msgspec.convert(dict(place.components.transformer.config), Architecture),
         songs=songs,
         frames=frames,
@@ -105,4 +112,27 @@ def _room(latents: Tensor, conditions: Conditions, place: StageContext, *, guide
         weak_cover=conditions.uncovered is not None,
         guided=guided,
         adapter_values=place.components.adapter_memory.row_values,
-    ).room_bytes
+    )
+    # Only streamed blocks are copied at every pass.
+    if not (guided or apart.weak_cover) or not place.placement.streams(TRANSFORMER):
+        return apart
+    together = msgspec.structs.replace(apart, together=True)
+    return together if _has_room(place.device, together.whole_bytes) else apart
+
+
+def _has_room(device: Device, n_bytes: int) -> bool:
+    """Return whether the device has so many bytes in one piece.
+
+    The free bytes alone do not tell: some of them lie in segments that are partly used. And where a driver moves memory
+    to the host, it refuses none.
+    """
+    device.empty_cache()
+    if device.free_bytes() < n_bytes:
+        return False
+    try:
+        with one_out_of_memory_error():
+            device.make_room(n_bytes)
+    except torch.OutOfMemoryError:
+        return False
+    device.empty_cache()
+    return True

@@ -4,12 +4,13 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 import psutil
 
 from acestep.hardware.cgroups import memory_limits
+from acestep.units import GIB
 
 
 class HostMemory(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,19 @@ class HostMemory(msgspec.Struct, frozen=True, kw_only=True):
     def room_bytes(self) -> int:
         """The most that this process can take before the system ends a process."""
         return self.available_bytes + self.swap_bytes
+
+
+class LockedMemory:
+    """The page-locked memory of this process in bytes. PyTorch keeps what is freed of it, for the next to lock."""
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+
+
+LOCKED: Final = LockedMemory()
+
+LOCK_RESERVE_BYTES: Final = 4 * GIB
+"""Bytes of main memory that are never page-locked, because locked pages cannot be swapped out."""
 
 
 class HostMachine(Protocol):
@@ -56,6 +70,11 @@ def host_memory(*, root: Path = Path("/"), machine: HostMachine = psutil, system
         available = min(available, limit.free_bytes)
         swap = swap if limit.swap_bytes is None else min(swap, limit.swap_bytes)
     return HostMemory(total_bytes=total, available_bytes=available, swap_bytes=swap, limited_by=limited_by)
+
+
+def lockable_bytes() -> int:
+    """Return the bytes of main memory that this process holds page-locked or could lock now."""
+    return LOCKED.held_bytes + max(0, host_memory().available_bytes - LOCK_RESERVE_BYTES)
 
 
 def _total_and_available(machine: HostMachine) -> tuple[int, int]:

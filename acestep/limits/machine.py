@@ -14,9 +14,11 @@ from acestep.hardware.detection.nvml import free_now
 from acestep.hardware.processor import multiplies_bfloat16
 from acestep.limits.beside_adapters import beside_adapters
 from acestep.limits.capabilities import dtype_name
+from acestep.limits.fallbacks import moves_weights
 from acestep.limits.free_now import fit_now
 from acestep.limits.plan import AS_THE_TIER_SAYS, Overrides, Plan, on_device, resolve
 from acestep.limits.room import question_of, songs_room
+from acestep.limits.unlocked import instead_of_streaming, kept_whole, streams_unlocked
 from acestep.request import Request
 from acestep.tiers import tiers_here
 from acestep.units import gib
@@ -71,7 +73,8 @@ def plan_of(
     `adapters` are those that are not part of the weights.
     """
     card = planning_card(os.environ, found.card)
-    plan = _beside(plan_of_card(overrides, card, request, found.lm_card), request, adapters)
+    plan = _locked(plan_of_card(overrides, card, request, found.lm_card), overrides, request)
+    plan = _beside(plan, request, adapters)
     return with_remarks(plan, found.remarks)
 
 
@@ -98,6 +101,22 @@ def plan_of_card(overrides: Overrides, card: Card, request: Request | None = Non
     plan = _with_dtype(plan, card)
     _log_plan("the plan", plan)
     return plan
+
+
+def _locked(plan: Plan, overrides: Overrides, request: Request | None) -> Plan:
+    """Return the plan with whole INT8 weights where main memory cannot lock streamed ones and these fit."""
+    known = tiers_here().variants.get(plan.variant)
+    if known is None or plan.card.imagined or not moves_weights(plan.card):
+        return plan
+    # psutil, which is imported with it, is of no use to other plans.
+    from acestep.hardware.host import lockable_bytes
+
+    lockable = lockable_bytes()
+    if not streams_unlocked(plan, known.memory_model, lockable):
+        return plan
+    wish = kept_whole(overrides)
+    whole = None if wish is None else plan_of_card(wish, plan.card, request, plan.lm_card)
+    return instead_of_streaming(plan, whole, known.memory_model, lockable)
 
 
 def _beside(plan: Plan, request: Request | None, adapters: AdapterMemory) -> Plan:

@@ -97,6 +97,9 @@ def rows_at_once(songs: int, tokens: int) -> int:
     return ceil_div(tokens, ceil_div(tokens, CHUNK_ROWS))
 
 
+BESIDE_ROOM: Final = 4 * SEGMENT_GRAIN
+"""Bytes for small tensors of the steps besides velocities, which are not in the segment that the steps take."""
+
 GUIDED_VELOCITIES: Final = 5
 """Velocity tensors that guidance holds at a time, including its temporaries; small ones come from small segments."""
 
@@ -106,10 +109,10 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
 
     `itemsize` is that of the dtype, in bytes. `grouped`: attention takes grouped queries without expanding keys and
     values. `unpacks`: weights are smaller than the dtype and are unpacked for use. `weak_cover`: each step takes a
-    second pass for another condition; `guided`: one without condition. `contexts` stay on the card, one or one for each
-    song, and so do the `matrix_workspace` bytes of the matrix library, and with `recorded` the latents of the
-    source audio. `adapter_values` are those that adapters beside the weights take for one row. A step's wavelet
-    correction takes no memory.
+    second pass for another condition; `guided`: one without condition. `together`: the rows of all passes are alive at
+    the same time. `contexts` stay on the card, one or one for each song, and so do the `matrix_workspace` bytes of the
+    matrix library, and with `recorded` the latents of the source audio. `adapter_values` are those that adapters beside
+    the weights take for one row. A step's wavelet correction takes no memory.
     """
 
     architecture: Architecture
@@ -122,6 +125,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
     unpacks: bool
     weak_cover: bool = False
     guided: bool = False
+    together: bool = False
     recorded: bool = False
     contexts: int = 1
     matrix_workspace: int = MATRIX_WORKSPACE
@@ -151,7 +155,8 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
         crossing = self.condition_tokens * ceil_div(rows, tokens) * repeated + rows * (hidden + 3 * query)
         feeding = max(crossing, rows * (query + hidden + 2 * inner) + unpacked) + self.condition_tokens * 2 * key
         rotary = 2 * tokens * a.head_dim * size
-        blocks = all_rows * hidden + rotary + max(attending, attending_near, making, feeding)
+        alive = 1 + self.together * (self.guided + self.weak_cover)
+        blocks = alive * all_rows * hidden + rotary + max(attending, attending_near, making, feeding)
 
         # The timestep's embedding is computed before the rows.
         timestep = TIME_PROJECTIONS * a.hidden_size * hidden if self.unpacks else 0
@@ -162,6 +167,12 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
         gaps = rows * (query + repeated) + (a.hidden_size * query if self.unpacks else 0)
         gaps += max(rows, self.condition_tokens) * self.adapter_values * size
         return max(OWN_SEGMENT, up_to_grain(embedded + held + max(blocks, timestep) + gaps))
+
+    @property
+    def whole_bytes(self) -> int:
+        """Bytes that have to be free for the steps, small segments included."""
+        velocities = GUIDED_VELOCITIES * self.guided + 2 * self.weak_cover
+        return self.room_bytes + small_segment_bytes((self._velocity_bytes,) * velocities) + BESIDE_ROOM
 
     @property
     def beside_bytes(self) -> int:

@@ -6,7 +6,7 @@ kernel needs the keys expanded to all heads.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from acestep.checkpoints.libraries import Qwen3Config
 from acestep.devices.base import Device
-from acestep.lm.heads import MakeHeads, Rotation, apart, for_together, together
+from acestep.lm.heads import FEW, MANY, Arithmetic, Rotation, for_together
 from acestep.lm.job import Job
+from acestep.lm.prefill import PREFILL_TOKENS
 from acestep.lm.products import Products, is_plain
 from acestep.lm.sampling import Spans
 
@@ -115,9 +116,6 @@ def _shape(
     return config.num_hidden_layers, 2, len(rows), config.num_key_value_heads, tokens, config.head_dim
 
 
-PREFILL_TOKENS: Final = 512
-"""Prompt tokens in one forward: enough to keep a card busy, few enough that only the cache grows with the prompt."""
-
 Attend = Callable[[Sequence[Tensor], Tensor, Tensor, Tensor], Tensor]
 """The attention of one layer: takes the layer's part of the cache, then queries, keys and values [rows, heads,
 head_dim]; returns [rows, heads * head_dim].
@@ -133,23 +131,23 @@ class DecoderBlock(nn.Module):
         self._products = products
 
     def forward(
-        self, hidden: Tensor, rotation: Rotation, stored: Sequence[Tensor], attend: Attend, heads: MakeHeads
+        self, hidden: Tensor, rotation: Rotation, stored: Sequence[Tensor], attend: Attend, by: Arithmetic
     ) -> Tensor:
-        """Compute the layer for `hidden` [rows, width]; `heads` takes this `rotation`.
+        """Compute the layer for `hidden` [rows, width]; `by` is `MANY`, or `FEW` with a `rotation` for it.
 
         `stored` is the layer's part of the cache.
         """
         layer, attention = self.layer, self.layer.self_attn
         product: Any = self._products.layer
-        normed = layer.input_layernorm(hidden)
-        query, key = heads(attention, product, normed, rotation)
+        normed = by.norm(layer.input_layernorm, hidden)
+        query, key = by.heads(attention, product, normed, rotation)
         value = product(attention.v_proj, normed).unflatten(-1, (-1, attention.head_dim))
         del normed
         attended = attend(stored, query, key, value)
         del query, key, value
         hidden.add_(product(attention.o_proj, attended))
         del attended
-        return hidden.add_(self._mlp(layer.mlp, layer.post_attention_layernorm(hidden)))
+        return hidden.add_(self._mlp(layer.mlp, by.norm(layer.post_attention_layernorm, hidden)))
 
     def _mlp(self, mlp: Any, normed: Tensor) -> Tensor:
         product: Any = self._products.layer
@@ -174,15 +172,15 @@ class Decoder:
         at = torch.arange(longest, device=device.torch_device)[None]
         self._cos, self._sin = (table[0] for table in self._body.rotary_emb(self._body.norm.weight, at))
 
-    def read(self, cache: Cache) -> Tensor:
+    def read(self, cache: Cache, at_once: int = PREFILL_TOKENS[0]) -> Tensor:
         """Fill the cache with the prompts; return the hidden state of each last token [rows, width].
 
-        Prompts are processed one by one; equal prompts only once.
+        Prompts are processed one by one, `at_once` tokens in a forward; equal prompts only once.
         """
         made = []
         for lane in cache.lanes:
             for prompt, rows in lane.distinct():
-                made.append(self._prompt(lane, prompt, rows.start).expand(rows.stop - rows.start, -1))
+                made.append(self._prompt(lane, prompt, rows.start, at_once).expand(rows.stop - rows.start, -1))
                 first, others = rows.start, slice(rows.start + 1, rows.stop)
                 lane.store[:, :, others, :, : lane.length] = lane.store[:, :, first, None, :, : lane.length]
         return torch.cat(made)
@@ -239,7 +237,7 @@ class Decoder:
         """Compute all layers and the last norm for the rows of all lanes [rows, width]."""
         turns = for_together(rotation)
         for number, block in enumerate(self._blocks):
-            block(hidden, turns, [lane.store[number] for lane in lanes], attend, together)
+            block(hidden, turns, [lane.store[number] for lane in lanes], attend, FEW)
         normed: Tensor = self._body.norm(hidden)
         return normed
 
@@ -248,14 +246,14 @@ class Decoder:
         parts = [self._products.product(states, self._head[ids.start : ids.stop]).float() for ids in spans]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def _prompt(self, lane: Lane, prompt: Sequence[int], row: int) -> Tensor:
+    def _prompt(self, lane: Lane, prompt: Sequence[int], row: int, at_once: int) -> Tensor:
         """Process a prompt into a row of the cache; return the hidden state of its last token [1, width]."""
-        for start in range(0, len(prompt), PREFILL_TOKENS):
-            part = slice(start, min(len(prompt), start + PREFILL_TOKENS))
+        for start in range(0, len(prompt), at_once):
+            part = slice(start, min(len(prompt), start + at_once))
             hidden, attend = self._embed(prompt[part]), self._attend_to_all_before(part)
             rotation = Rotation(self._cos[part], self._sin[part])
             for number, block in enumerate(self._blocks):
-                block(hidden, rotation, [lane.store[number, :, row]], attend, apart)
+                block(hidden, rotation, [lane.store[number, :, row]], attend, MANY)
         normed: Tensor = self._body.norm(hidden[-1:])
         return normed
 

@@ -1,17 +1,18 @@
-"""Products of a few rows with a large weight on the CPU, in the faster of two forms.
+"""Products of a few rows with a large weight on the CPU, in the fastest of three forms.
 
 For a few rows the time is that of reading the weight once, if the matrix library does that. Which form reads it once
-depends on the processor, the library and the rows: on a Xeon with AMX, `F.linear` takes 1.5 times as long as the other
-form for 8 rows, and half as long for 2; on another processor it was the other way round. So both are timed, once for
-each number of rows.
+depends on the processor, the library, the rows and the weight: on an EPYC with AVX-512, 4 rows of 1,024 numbers take
+half as long turned as by `F.linear`, and 4 rows of 3,072 take 1.5 times as long. So all are timed for each number of
+rows and shape of the weight, in the first steps. Each layer has a weight of its own, which comes from memory as in all
+later steps; in a cache, where it is after a first product, another form is the fastest.
 
 Only in float32: sums are rounded differently, and in bfloat16 that is enough for another token, so that the same seed
 could give another song after the next start.
 """
 
 import logging
-from collections.abc import Callable
-from time import perf_counter
+from collections.abc import Callable, Sequence
+from time import thread_time
 from typing import Any, Final
 
 import torch
@@ -25,13 +26,18 @@ _LOG = logging.getLogger(__name__)
 Product = Callable[[Tensor, Tensor], Tensor]
 """Returns `rows` [rows, in] times `weight` [out, in] transposed, [rows, out]."""
 
+_Clock = Callable[[], float]
+
 FEW_ROWS: Final = 16
 """The most rows for which the form is chosen: eight guided songs."""
 
 LARGE: Final = 512
 """The smallest height and width of a weight for which the form is chosen; below, calling takes as long as reading."""
 
-_ROUNDS: Final = 5
+FOUR: Final = 4
+"""The rows of a piece: the matrix library reads a weight once for up to four columns."""
+
+_ROUNDS: Final = 3
 
 _CLEARLY: Final = 1.1
 """A form must be this many times as fast as `F.linear` to be taken instead."""
@@ -42,16 +48,53 @@ def turned(rows: Tensor, weight: Tensor) -> Tensor:
     return torch.mm(weight, rows.t()).t().contiguous()
 
 
+def by_fours(rows: Tensor, weight: Tensor) -> Tensor:
+    """Return `F.linear(rows, weight)`, computed as `turned` in pieces of four rows."""
+    return torch.cat([torch.mm(weight, piece.t()).t() for piece in torch.split(rows, FOUR)])
+
+
 def is_plain(weight: Any) -> bool:
     """Return whether a weight is not quantised; quantised ones are of other classes, with products of their own."""
     return type(weight) is nn.Parameter
 
 
-class Products:
-    """The products of a model's steps on a device: those of the library, or on the CPU the faster form."""
+class _Trial:
+    """Some forms that are taken in turns, and the seconds of the quickest call of each."""
 
-    def __init__(self, device: Device, clock: Callable[[], float] = perf_counter) -> None:
-        self._chosen: dict[int, Product] = {}
+    def __init__(self, forms: Sequence[Product]) -> None:
+        self._forms = forms
+        self._seconds: list[list[float]] = [[] for _ in forms]
+        self._calls = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self._calls == _ROUNDS * len(self._forms)
+
+    def call(self, rows: Tensor, weight: Tensor, clock: _Clock) -> Tensor:
+        """Return the product in the form whose turn it is."""
+        turn = self._calls % len(self._forms)
+        started = clock()
+        result = self._forms[turn](rows, weight)
+        self._seconds[turn].append(clock() - started)
+        self._calls += 1
+        return result
+
+    def fastest(self) -> Product:
+        """Return the fastest form, but the first one unless another is clearly faster."""
+        usual, *others = map(min, self._seconds)
+        quickest = min(others)
+        return self._forms[1 + others.index(quickest)] if _CLEARLY * quickest < usual else self._forms[0]
+
+
+class Products:
+    """The products of a model's steps on a device: those of the library, or on the CPU the fastest form.
+
+    `clock` counts the seconds that this thread has computed: the machine may do other work meanwhile.
+    """
+
+    def __init__(self, device: Device, clock: _Clock = thread_time) -> None:
+        self._chosen: dict[tuple[int, torch.Size], Product] = {}
+        self._trials: dict[tuple[int, torch.Size], _Trial] = {}
         self._chooses = device.shares_host_memory
         self._clock = clock
 
@@ -67,19 +110,17 @@ class Products:
         """Return `rows` [rows, in] times the transpose of `weight` [out, in]."""
         chooses = self._chooses and rows.dtype is torch.float32
         few = chooses and 1 < len(rows) <= FEW_ROWS and min(weight.shape) >= LARGE
-        return (self._faster(rows, weight) if few else F.linear)(rows, weight)
+        return self._in_fastest_form(rows, weight) if few else F.linear(rows, weight)
 
-    def _faster(self, rows: Tensor, weight: Tensor) -> Product:
-        count = len(rows)
-        if count not in self._chosen:
-            usual, other = (
-                min(self._seconds(form, rows, weight) for _ in range(_ROUNDS)) for form in (F.linear, turned)
-            )
-            self._chosen[count] = turned if _CLEARLY * other < usual else F.linear
-            _LOG.info("products of %d rows: F.linear %.1f ms, turned %.1f ms", count, 1e3 * usual, 1e3 * other)
-        return self._chosen[count]
-
-    def _seconds(self, form: Product, rows: Tensor, weight: Tensor) -> float:
-        started = self._clock()
-        form(rows, weight)
-        return self._clock() - started
+    def _in_fastest_form(self, rows: Tensor, weight: Tensor) -> Tensor:
+        case = len(rows), weight.shape
+        if case in self._chosen:
+            return self._chosen[case](rows, weight)
+        if case not in self._trials:
+            self._trials[case] = _Trial([F.linear, turned, by_fours] if len(rows) > FOUR else [F.linear, turned])
+        trial = self._trials[case]
+        result = trial.call(rows, weight, self._clock)
+        if trial.is_over:
+            self._chosen[case] = trial.fastest()
+            _LOG.info("%d rows times %s: %s", len(rows), list(weight.shape), self._chosen[case])
+        return result

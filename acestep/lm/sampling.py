@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acestep.devices.base import Device
-from acestep.lm.job import Allowed, Job
+from acestep.lm.job import Allowed, Job, State
 from acestep.thinking import Sampling
 
 _STEP: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -74,19 +74,25 @@ class Draft:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.tokens: list[int] = []
-        self._state = job.grammar.start
-        self._look()
+        self._allowed: Allowed | None = None
+        self._move(job.grammar.start)
+
+    @property
+    def allowed(self) -> Allowed:
+        """The tokens that may come next, asked for when they are needed: a card computes the next step by then."""
+        if self._allowed is None:
+            self._allowed = self.job.grammar.allowed(self._state)
+        return self._allowed
 
     def append(self, token: int) -> None:
         """Append a token; raise `ValueError` for one that the grammar does not allow."""
-        self._state = self.job.grammar.after(self._state, token)
+        state = self.job.grammar.after(self._state, token)
         self.tokens.append(token)
-        self._look()
+        self._move(state)
 
-    def _look(self) -> None:
-        self.done = self.job.grammar.done(self._state) or len(self.tokens) >= self.job.max_tokens
-        if not self.done:
-            self.allowed: Allowed = self.job.grammar.allowed(self._state)
+    def _move(self, state: State) -> None:
+        self._state, self._allowed = state, None
+        self.done = self.job.grammar.done(state) or len(self.tokens) >= self.job.max_tokens
 
 
 class Chooser(Protocol):

@@ -53,6 +53,10 @@ class Placement:
             if name in self._resident and not part.inside:
                 part.enter(self._device)
 
+    def streams(self, name: str) -> bool:
+        """Return whether blocks of the part come to the device one after another, at every pass through them."""
+        return name in self._rings
+
     @property
     def held_bytes(self) -> int:
         """Bytes of the weights that are on the device."""

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from acestep.errors import InvalidInputError, NotMeasuredError
 from acestep.knobs import Knobs
 from acestep.units import mib
 from calibrate.campaign.probers import simulation_of
 from calibrate.campaign.run import describe_probe
+from calibrate.fingerprint import code_version
 from calibrate.probes.base import MeasuredStage, Simulation
 from calibrate.record.contributed import BrokenRule, as_finding, validate
 from calibrate.record.measurement import (
@@ -56,10 +58,7 @@ _Tell = Callable[[str], None]
 
 
 def findings_of(path: Path, progress: _Tell) -> list[BrokenRule]:
-    """Return everything that is wrong with a contributed file, of a real or virtual card also against the simulation.
-
-    The gate simulates new records of a simulated card with the code that they come with.
-    """
+    """Return everything that is wrong with a contributed file, also against the simulation of today's code."""
     found = validate(path)
     if any(finding.level is RuleLevel.ERROR for finding in found):
         return found
@@ -68,31 +67,33 @@ def findings_of(path: Path, progress: _Tell) -> list[BrokenRule]:
 
 def require_possible(path: Path, record: Measurement, progress: _Tell) -> None:
     """Raise `InvalidInputError` if a file's record contradicts the simulation, or the guard's coefficients its fit."""
-    found = _impossible(record, progress)
-    if record.card.kind is RecordedCardKind.SIMULATED and record.memory_model:
-        # The gate simulates every probe of a simulated card.
-        found = refitted(record, simulation_of(record.card, record.environment.torch), progress)
-    for broken in found:
+    for broken in _impossible(record, progress):
         raise InvalidInputError(
             path, f"{broken.field} {broken.problem}; the rule {broken.rule.id}: {broken.rule.promise}"
         )
 
 
 def _impossible(record: Measurement, progress: _Tell) -> Iterator[Broken]:
-    if record.card.kind is not RecordedCardKind.SIMULATED:
-        yield from physics(record, simulation_of(record.card, record.environment.torch), progress)
+    # Other code may have taken other bytes in the simulation too; a promise has to hold all the same.
+    exact = record.card.kind is RecordedCardKind.SIMULATED and record.code_version == code_version()
+    yield from physics(record, simulation_of(record.card, record.environment.torch), progress, exact=exact)
 
 
 def physics(
-    record: Measurement, simulation: Simulation, progress: _Tell, fitted: Collection[Coefficient] = ()
+    record: Measurement,
+    simulation: Simulation,
+    progress: _Tell,
+    fitted: Collection[Coefficient] = (),
+    *,
+    exact: bool | None = None,
 ) -> Iterator[Broken]:
     """Yield where a record contradicts the simulation; `progress` gets a sentence about every run that is compared.
 
     Coefficients of the guard that are among the `fitted` ones were compared before. The simulation runs today's code.
-    Of a simulated card every probe must be equal to it. Of a real or virtual card the runs that ended are compared,
-    within a tolerance.
+    Where it is `exact`, as for a simulated card, every probe must be equal to it. Of a real or virtual card the runs
+    that ended are compared, within a tolerance.
     """
-    exact = record.card.kind is RecordedCardKind.SIMULATED
+    exact = record.card.kind is RecordedCardKind.SIMULATED if exact is None else exact
     compared = [
         (place, probe)
         for place, probe in numbered_probes(record)
@@ -144,13 +145,22 @@ def _unequal(place: str, probe: RecordedProbe, simulation: Simulation) -> Iterat
     stages = recorded_stages(found, timed=False)
     pairs.append(("stages", _names(probe.stages), _names(stages)))
     for number, (told, simulated) in enumerate(zip(probe.stages, stages, strict=False)):
+        alike = _with_sums_of(told, simulated)
         for name in told.__struct_fields__:
-            pairs.append((f"stages[{number}].{name}", getattr(told, name), getattr(simulated, name)))
+            pairs.append((f"stages[{number}].{name}", getattr(told, name), getattr(alike, name)))
     for field, told_value, simulated_value in pairs:
         if told_value != simulated_value:
             problem = f"is {told_value}; the simulation of today's code has {simulated_value}"
             yield Broken(rule=_EXACT, field=f"{place}.{field}", problem=problem)
             return
+
+
+def _with_sums_of(told: MeasuredStage, simulated: MeasuredStage) -> MeasuredStage:
+    """The simulated stage without the waits where the record is of a release that did not count them."""
+    work = simulated.work
+    if told.work is UNSET or work is UNSET or told.work.waits is not UNSET:
+        return simulated
+    return msgspec.structs.replace(simulated, work=msgspec.structs.replace(work, waits=UNSET))
 
 
 def _names(stages: Sequence[MeasuredStage]) -> str:

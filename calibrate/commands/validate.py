@@ -16,7 +16,7 @@ from acestep.errors import Exit
 def validate_command(files: tuple[Path, ...], as_json: bool) -> int:
     """Check contributed measurement files: prints every rule that a file breaks, by its id. Reads nothing else.
 
-    What a real or virtual card says it measured is compared with the simulated card, which takes minutes.
+    What a card says it measured is compared with the simulation, which takes a minute or more for each file.
 
     Exit code 0 when all of them may be merged, 3 when one may not.
     """

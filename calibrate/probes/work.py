@@ -3,6 +3,7 @@
 from typing import Annotated, Self
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -30,18 +31,24 @@ class KernelSums(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class WorkTotals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Four sums that tell one amount of work from another: what a record keeps of a stage's work."""
+    """Five sums that tell one amount of work from another: what a record keeps of a stage's work.
+
+    Records of earlier releases have no `waits`.
+    """
 
     flops: _Count
     memory_bytes: _Count
     launches: _Count
     transferred_bytes: _Count
+    waits: _Count | UnsetType = UNSET
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a stage computes by kinds of kernels, and the bytes between host and card.
+    """What a stage computes by kinds of kernels, the bytes between host and card, and the waits of the host.
 
     `products` are matrix products. `others` do little arithmetic on each byte, so their operations are not counted.
+    At each of the `waits` the host queues nothing more until the card has done all it was given: it copies a result to
+    the host, or waits for the card and nothing else.
     """
 
     products: KernelSums = KernelSums()
@@ -49,6 +56,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     attention: KernelSums = KernelSums()
     others: KernelSums = KernelSums()
     transferred_bytes: _Count = 0
+    waits: _Count = 0
 
     @property
     def kernels(self) -> tuple[KernelSums, ...]:
@@ -63,6 +71,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             memory_bytes=sum(kind.moved_bytes for kind in self.kernels),
             launches=sum(kind.launches for kind in self.kernels),
             transferred_bytes=self.transferred_bytes,
+            waits=self.waits,
         )
 
     def plus(self, other: Self, times: int = 1, of: int = 1) -> Self:
@@ -73,4 +82,5 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             attention=self.attention.plus(other.attention, times, of),
             others=self.others.plus(other.others, times, of),
             transferred_bytes=self.transferred_bytes + times * other.transferred_bytes // of,
+            waits=self.waits + times * other.waits // of,
         )

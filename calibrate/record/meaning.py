@@ -46,6 +46,18 @@ The RTX 5000 Ada is no RTX 50, the RTX 2050 is an Ampere, and there are two kind
 _OLDEST_DRIVERS: Final = (((10, 0), 570), ((8, 9), 520), ((8, 0), 450))
 """The first driver branch that knows cards from a compute capability on, from the maker's release notes."""
 
+_OLDEST_CUDA: Final = (((10, 0), 128), ((8, 9), 118), ((8, 0), 110))
+"""The first CUDA, as in the names of PyTorch's builds, that compiles for cards from a compute capability on."""
+
+_CUDA_BUILD: Final = re.compile(r"\d+\.\d+[.\w]*(?:\+(?:cu(\d{3}))?[.\w]*)?")
+"""A version of PyTorch, and the CUDA that it was built with if it says so."""
+
+_LONGEST_STAGE_S: Final = 24 * 3600
+"""More seconds than any stage takes."""
+
+_SLICE_OF: Final = re.compile(r"\b(\d+)gb\b[^ ]*$")
+"""The size of a part of a card, at the end of its name."""
+
 _OTHER_BUILDS: Final = re.compile(r"\+(cpu|rocm|xpu)")
 """PyTorch's builds that cannot run an NVIDIA card."""
 
@@ -119,7 +131,7 @@ def _failures_are_repeated(record: Measurement) -> Iterator[RecordProblem]:
 def _card_agrees(record: Measurement) -> Iterator[RecordProblem]:
     card, torch = record.card, record.environment.torch
     if card.kind is RecordedCardKind.SIMULATED:
-        if card.driver or _sizes(card.name):
+        if card.driver or card.name != SIMULATED_CARD.name:
             yield (
                 "card.name",
                 f"is {card.name} with driver {card.driver or 'none'}; a {SIMULATED_CARD.name} has neither",
@@ -129,14 +141,21 @@ def _card_agrees(record: Measurement) -> Iterator[RecordProblem]:
         return
     if _OTHER_BUILDS.search(torch):
         yield "environment.torch", f"is {torch}, a build that runs no NVIDIA card"
+    elif (build := _CUDA_BUILD.fullmatch(torch)) is None or int(build[1] or 999) < _least(_OLDEST_CUDA, card):
+        yield "environment.torch", f"is {torch}, which is no build for this card"
     plain = re.sub(r"[^a-z0-9]+", " ", card.name.lower())
     expected = next((found for pattern, found in _CAPABILITIES if re.search(pattern, plain)), (card.capability,))
     if card.capability not in expected:
         yield "card.compute_capability", f"is {card.compute_capability}, which no {card.name} has"
-    oldest = next((driver for first, driver in _OLDEST_DRIVERS if card.capability >= first), 0)
+    oldest = _least(_OLDEST_DRIVERS, card)
     branch = re.match(r"(\d{3})\.\d+", card.driver)
     if card.driver and (branch is None or int(branch[1]) < oldest):
         yield "card.driver", f"is {card.driver}, expected NVIDIA's {oldest} or newer for this card"
+
+
+def _least(by_capability: tuple[tuple[tuple[int, int], int], ...], card: RecordedCard) -> int:
+    """Return the first number of a list, newest cards first, whose capability the card has; 0 if it has none."""
+    return next((number for first, number in by_capability if card.capability >= first), 0)
 
 
 @record_rule("V124", "a card has a size in which cards of its name are sold", of_promises=True)
@@ -144,6 +163,9 @@ def _size_is_sold(record: Measurement) -> Iterator[RecordProblem]:
     card, sizes = record.card, _sizes(record.card.name)
     slice_of = _SLICE in card.name
     sold = any(LEAST_SHARE * size <= card.total_bytes / GIB <= size * 1.005 for size in sizes)
+    part = _SLICE_OF.search(card.name) if slice_of else None
+    if part is not None and card.total_bytes / GIB > int(part[1]):
+        yield "card.total_bytes", f"is {gib(card.total_bytes)}; a {card.name} has at most {part[1]} GiB"
     if card.kind is RecordedCardKind.CUDA and sizes and not sold and not slice_of:
         told = ", ".join(f"{size} GB" for size in sizes)
         yield "card.total_bytes", f"is {gib(card.total_bytes)}; a {card.name} has {told}"
@@ -211,3 +233,17 @@ def _serials(record: Measurement) -> Iterator[RecordProblem]:
         yield "card.serials", f"are {len(card.serials)} on a {card.kind} card"
     if list(card.serials) != sorted(set(card.serials)):
         yield "card.serials", "are not in order, each once"
+
+
+@record_rule("V130", "what else was on a card, and the times of a run, are possible")
+def _possible_conditions(record: Measurement) -> Iterator[RecordProblem]:
+    there, total = record.conditions, record.card.total_bytes
+    taken = there.foreign_bytes + there.context_bytes
+    if taken > total:
+        yield "conditions", f"are {gib(taken)} of others and of the context on a card of {gib(total)}"
+    if there.returned_s > _LONGEST_STAGE_S:
+        yield "conditions.returned_s", f"is {there.returned_s:g}, more than a day"
+    for place, probe in numbered_probes(record):
+        for number, stage in enumerate(probe.stages):
+            if stage.seconds > _LONGEST_STAGE_S:
+                yield f"{place}.stages[{number}].seconds", f"is {stage.seconds:g}, more than a day"

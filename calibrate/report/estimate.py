@@ -136,7 +136,7 @@ def _print_time(time: SongTime, songs: str) -> None:
     total = time.total
     print_table(
         f"On the {time.card}, {songs} take about {_s(total.likely)}, with {time.steps} steps"
-        f" ({_s(total.least)} to {_s(total.most)}; estimated)",
+        f" ({_s(total.least)} to {_s(total.most)}; {time.evidence})",
         ("stage", "about", "from", "to"),
         [(name, _s(stage.likely), _s(stage.least), _s(stage.most)) for name, stage in time.stages.items()],
     )

@@ -5,6 +5,7 @@ from typing import Protocol
 import msgspec
 
 from acestep.dit.sampler import steps_for
+from acestep.evidence import EvidenceKind
 from acestep.knobs import Backend, Knobs, Offload
 from acestep.stage import Stage
 from calibrate.probes.base import ProbeResult
@@ -27,12 +28,16 @@ class WholeSong(Protocol):
 
 
 class SongTime(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a song takes on a card, in whole and by stages; `steps` are those of denoising."""
+    """How long a song takes on a card, in whole and by stages; `steps` are those of denoising.
+
+    The `evidence` is that of the seconds: the work is simulated, the speeds are published or measured.
+    """
 
     card: str
     steps: int
     total: Seconds
     stages: dict[str, Seconds]
+    evidence: EvidenceKind = EvidenceKind.ESTIMATED
 
 
 class SongWork(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """How requests come, from the outermost call of each: a command, a call in Python, a page, a server."""
 
+import json
 import signal
 import threading
 import time
@@ -39,6 +40,9 @@ POLL_S = 0.05
 MostOffered = dict[str, int]
 """What an entry point says that can be asked for at most."""
 
+_FORMATS = ("wav", "flac", "mp3")
+"""The formats of the songs, in turn."""
+
 CAPTION = "slow piano, rain on a tin roof"
 
 
@@ -46,14 +50,13 @@ def by_command(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:
     """Run `acestep generate`, or `acestep understand`, for each request."""
     for number, one in enumerate(asked):
         if one.kind is RequestKind.WORDS:
-            recording = folder / f"{number}.wav"
-            soundfile.write(recording, np.zeros((round(one.duration_s * SAMPLE_RATE), 2), np.float32), SAMPLE_RATE)
+            recording = _recording(folder, number, one.duration_s)
             _acestep("understand", "--src-audio", str(recording), "--model", _MODEL, "--json")
             continue
         _acestep(
             *("generate", "--model", _MODEL, "--caption", CAPTION, "--lyrics", one.lyrics, "--seed", str(number)),
             *("--language", one.language, "--duration", f"{one.duration_s:g}", "--batch", str(one.batch)),
-            *("--steps", str(_STEPS), "--think" if one.think else "--no-think", "--format", "wav"),
+            *("--steps", str(_STEPS), "--think" if one.think else "--no-think", "--format", _format(number)),
             *("--out", str(folder / "out"), "--json"),
         )
     return {}
@@ -67,22 +70,74 @@ def by_python(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:  #
 
     with closing(Service(_MODEL)) as service:
         for number, one in enumerate(asked):
-            request = Request(
-                caption=CAPTION,
-                lyrics=one.lyrics,
-                language=one.language,
-                duration_s=one.duration_s,
-                batch=one.batch,
-                think=one.think,
-                seed=number,
-                steps=_STEPS,
-            )
+            usual: dict[str, Any] = {
+                "caption": CAPTION,
+                "lyrics": one.lyrics,
+                "language": one.language,
+                "duration_s": one.duration_s,
+            }
+            usual |= {"batch": one.batch, "think": one.think, "seed": number, "steps": _STEPS}
+            request = Request(**(usual | options_of(one)))
             progress = _stop if one.kind is RequestKind.STOPPED else silent
             with suppress(_StoppedError):
                 service.generate(request, plan_to_run(request=request), progress=progress)
             if one.kind is RequestKind.STOPPED:
                 service.rest()
     return {}
+
+
+def _recording(folder: Path, number: int, seconds: float) -> Path:
+    """Write a recording of silence, and return its path."""
+    path = folder / f"{number}.wav"
+    soundfile.write(path, np.zeros((round(seconds * SAMPLE_RATE), 2), np.float32), SAMPLE_RATE)
+    return path
+
+
+def options_of(asked: ScenarioRequest) -> dict[str, Any]:
+    """The fields of a request of its kind that are not the default: memory must not depend on them unseen."""
+    from acestep.clip import Clip
+    from acestep.thinking import Sampling, Thinking
+
+    recording = Clip(audio=np.zeros((2, round(asked.duration_s * SAMPLE_RATE)), np.float32))
+    corrected = {"dcw": True, "dcw_scaler": 0.1, "dcw_high_scaler": 0.1, "shift": 2.0}
+    of_kind: dict[RequestKind, dict[str, Any]] = {
+        RequestKind.OTHERWISE: {
+            "dcw": False,
+            "shift": 1.0,
+            "guidance_scale": 5.0,
+            "guidance_interval": (0.2, 0.8),
+            "bpm": 97,
+            "keyscale": "F# minor",
+            "timesignature": "3",
+            "thinking": Thinking(
+                metas=False,
+                caption=False,
+                language=False,
+                negative="noise, applause",
+                seed=7,
+                longest_s=120,
+                sampling=Sampling(temperature=0.5, top_k=50, top_p=1.0, repetition_penalty=1.1, guidance=1.0),
+            ),
+        },
+        RequestKind.COVER: {
+            "task": "cover",
+            "source_audio": recording,
+            "reference_audio": recording,
+            "cover_strength": 0.6,
+            "cover_noise": 0.4,
+            **corrected,
+        },
+        RequestKind.REPAINT: {
+            "task": "repaint",
+            "source_audio": recording,
+            "repaint_start_s": asked.duration_s / 4,
+            "repaint_end_s": asked.duration_s / 2,
+            "repaint_strength": 0.3,
+            "repaint_fade_s": 0.5,
+            **corrected,
+        },
+    }
+    return of_kind.get(asked.kind, {})
 
 
 class _StoppedError(Exception):
@@ -101,7 +156,14 @@ def by_server(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:
         for number, one in enumerate(asked):
             body = {"caption": CAPTION, "lyrics": one.lyrics, "language": one.language, "seed": number}
             body |= {"duration_s": one.duration_s, "batch": one.batch, "think": one.think, "steps": _STEPS}
-            said = _json(client.post("/v1/requests", json=body | {"audio_format": "wav"}))
+            body |= {"audio_format": _format(number)}
+            if one.kind is RequestKind.COVER:
+                recording = _recording(folder, number, one.duration_s).read_bytes()
+                told = (None, json.dumps(body | {"task": "cover"}))
+                asking = client.post("/v1/requests", files={"request": told, "source_audio": ("x.wav", recording)})
+            else:
+                asking = client.post("/v1/requests", json=body)
+            said = _json(asking)
             end = time.monotonic() + REQUEST_SECONDS
             while said["state"] not in ("finished", "stopped", "failed"):
                 if time.monotonic() > end:
@@ -132,7 +194,7 @@ def by_page(asked: Sequence[ScenarioRequest], folder: Path) -> MostOffered:
         for number, one in enumerate(asked):
             wished = {"caption": CAPTION, "lyrics": one.lyrics, "language": one.language, "seed": number}
             wished |= {"random_seed": False, "duration": one.duration_s, "batch": one.batch, "think": one.think}
-            wished |= {"steps": _STEPS, "audio_format": "wav"}
+            wished |= {"steps": _STEPS, "audio_format": _format(number)}
             values = [(start | wished)[name] for name in names]
             event = _json(client.post("/gradio_api/call/generate", json={"data": values}))["event_id"]
             told = client.get(f"/gradio_api/call/generate/{event}").text
@@ -149,6 +211,10 @@ ENTRY_POINTS: dict[EntryPoint, Callable[[Sequence[ScenarioRequest], Path], MostO
     EntryPoint.PAGE: by_page,
     EntryPoint.SERVER: by_server,
 }
+
+
+def _format(number: int) -> str:
+    return _FORMATS[number % len(_FORMATS)]
 
 
 def _acestep(*arguments: str) -> None:

@@ -98,6 +98,7 @@ class Machine:
         self.models = 0
         self.language_models = 0
         self._at_end = 0, 0
+        self._closed_bytes = 0
         self._called: set[str] = set()
         self._book = CardBook(scenario.free_bytes)
         self._tape = Tape(self._book)
@@ -114,12 +115,13 @@ class Machine:
         return self._book.held_bytes
 
     def report(self, offers: dict[str, int]) -> ScenarioResult:
-        """Return what the programs did, which have ended."""
+        """Return what the programs did, which have ended. Raises `RuntimeError` if the card failed at an operation."""
+        self._ledger.require_no_failure()
         return ScenarioResult(
             made=tuple(self.made),
             held_bytes=self._at_end[0],
             host_bytes=self._at_end[1],
-            left_bytes=self.held_bytes,
+            left_bytes=max(self._closed_bytes, self.held_bytes),
             models=self.models,
             language_models=self.language_models,
             offers=offers,
@@ -150,6 +152,7 @@ class Machine:
             stack.enter_context(patch.dict(os.environ, {"ACESTEP_CHECKPOINTS_DIR": str(folder / "checkpoints")}))
             stack.enter_context(self._kernels)
             stack.enter_context(self._memo.patched((*REGIONS, *of_qwen, *pieces_of(components))))
+            stack.enter_context(self._ledger.storages_seen())
             stack.enter_context(_Seen(self._ledger))
             yield
 
@@ -259,6 +262,8 @@ class Machine:
         def close(service: Any) -> None:
             self._at_end = self.held_bytes, host_bytes()
             usual(service)
+            # A program may keep a service that it has closed.
+            self._closed_bytes = self.held_bytes
 
         return close
 

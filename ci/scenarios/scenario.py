@@ -25,9 +25,15 @@ class EntryPoint(StrEnum):
 
 
 class RequestKind(StrEnum):
-    """What is asked for: new songs, songs that are stopped, or a recording in words, which reads its codes first."""
+    """What is asked for: new songs, songs that are stopped, or a recording in words, which reads its codes first.
+
+    Others are songs with no option as it is by default, a cover of a recording, and a part of one made again.
+    """
 
     SONGS = "songs"
+    OTHERWISE = "otherwise"
+    COVER = "cover"
+    REPAINT = "repaint"
     STOPPED = "stopped"
     WORDS = "words"
 

@@ -65,14 +65,14 @@ def test_eight_guided_songs_together_and_one_at_a_time(benchmark: Any) -> None:
 
 
 def test_the_form_of_products_that_was_chosen_and_the_library_s(benchmark: Any, monkeypatch: Any) -> None:
-    backend, jobs, faster = PtBackend(_model(), CpuDevice()), _jobs(), Products._faster
+    backend, jobs, fastest = PtBackend(_model(), CpuDevice()), _jobs(), Products._in_fastest_form
 
     def chosen() -> list[tuple[int, ...]]:
-        monkeypatch.setattr(Products, "_faster", faster)
+        monkeypatch.setattr(Products, "_in_fastest_form", fastest)
         return backend.write(jobs, lambda step, most: None)
 
     def usual() -> list[tuple[int, ...]]:
-        monkeypatch.setattr(Products, "_faster", lambda self, rows, weight: F.linear)
+        monkeypatch.setattr(Products, "_in_fastest_form", lambda self, rows, weight: F.linear(rows, weight))
         return backend.write(jobs, lambda step, most: None)
 
     assert chosen() == usual()

@@ -6,9 +6,9 @@ DENOISE_FAULTS = (
     CodeFault(
         "the hidden state is kept in float64",
         "acestep/dit/denoiser.py",
-        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n",
-        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n"
-        "        wide = hidden.double()\n",
+        "        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])\n",
+        "        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])\n"
+        "        wide = hidden[0].double()\n",
         "denoise",
         "activations",
         song_s=600,
@@ -16,9 +16,9 @@ DENOISE_FAULTS = (
     CodeFault(
         "the first hidden state is kept four times",
         "acestep/dit/denoiser.py",
-        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n",
-        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n"
-        "        self.first = hidden.repeat(4, 1, 1)\n",
+        "        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])\n",
+        "        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])\n"
+        "        self.first = hidden[0].repeat(4, 1, 1)\n",
         "denoise",
         "activations",
         song_s=600,
@@ -124,6 +124,16 @@ DENOISE_FAULTS = (
         song_s=600,
     ),
     CodeFault(
+        "every step waits for the card",
+        "acestep/engine/denoise.py",
+        "        advance(latents, velocity, now, after, correction)\n",
+        "        advance(latents, velocity, now, after, correction)\n        latents[0, 0, 0].cpu()\n",
+        "denoise",
+        "waits",
+        rules=("G307",),
+        song_s=60,
+    ),
+    CodeFault(
         "every step keeps its velocity",
         "acestep/engine/denoise.py",
         "        advance(latents, velocity, now, after, correction)\n",
@@ -157,6 +167,29 @@ DENOISE_FAULTS = (
             "G306",
             "G301",
         ),
+        song_s=600,
+    ),
+    CodeFault(
+        "the twelfth step takes a copy",
+        "acestep/engine/denoise.py",
+        "        after = times[step + 1] if step + 1 < len(times) else 0.0\n",
+        "        after = times[step + 1] if step + 1 < len(times) else 0.0\n"
+        "        spare = latents.repeat(1000, 1, 1) if step == 12 else None\n",
+        "denoise",
+        "",
+        rules=("G306",),
+        song_s=600,
+    ),
+    CodeFault(
+        "a buffer grows and shrinks again by its storage",
+        "acestep/engine/denoise.py",
+        "        after = times[step + 1] if step + 1 < len(times) else 0.0\n",
+        "        after = times[step + 1] if step + 1 < len(times) else 0.0\n"
+        "        grown = latents.new_empty(1)\n"
+        "        grown.untyped_storage().resize_(4 << 30)\n"
+        "        grown.untyped_storage().resize_(4)\n",
+        "denoise",
+        "activations",
         song_s=600,
     ),
     CodeFault(

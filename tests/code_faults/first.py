@@ -66,9 +66,9 @@ FIRST_FAULTS = (
     CodeFault(
         "every block from the fifth on keeps a copy of its input",
         "acestep/dit/denoiser.py",
-        "                hidden = block(hidden, condition, modulation, rotary, self.kernels)\n",
-        "                block.kept = hidden.clone() if block in self.blocks[4:] else None\n"
-        "                hidden = block(hidden, condition, modulation, rotary, self.kernels)\n",
+        "                    block(rows, condition, modulation, rotary, self.kernels)\n",
+        "                    block.kept = rows.clone() if block in self.blocks[4:] else None\n"
+        "                    block(rows, condition, modulation, rotary, self.kernels)\n",
         "denoise",
         "activations",
         song_s=600,
@@ -77,7 +77,7 @@ FIRST_FAULTS = (
         "a buffer grows in place before the blocks",
         "acestep/dit/denoiser.py",
         "        for block in self.blocks:\n",
-        "        grown = hidden.new_empty(1)\n        grown.resize_(batch, 40 * frames, channels)\n"
+        "        grown = latents.new_empty(1)\n        grown.resize_(len(latents), 20 * latents.shape[1], latents.shape[2])\n"
         "        for block in self.blocks:\n",
         "denoise",
         "activations",

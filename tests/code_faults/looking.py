@@ -97,6 +97,51 @@ LOOKING_FAULTS = tuple(
             "G206",
         ),
         ("by drawn bytes", "    import os\n    spared = latents.clone() if os.urandom(1) == b'7' else None", "G206"),
+        ("by the language", "    spared = latents.clone() if request.language == 'fr' else None", "G206"),
+        (
+            "by a file",
+            "    from pathlib import Path\n    spared = latents.clone() if Path('/etc/x').exists() else None",
+            "G206",
+        ),
+        (
+            "by how long the machine is on",
+            "    import time\n    spared = latents.clone() if time.perf_counter() > 1e5 else None",
+            "G206",
+        ),
+        (
+            "by counting",
+            "    import itertools\n"
+            "    _steps.n = getattr(_steps, 'n', None) or itertools.count()\n"
+            "    spared = latents.clone() if next(_steps.n) > 99 else None",
+            "G206",
+        ),
+        (
+            "by the command that runs",
+            "    import click\n    spared = latents.clone() if click.get_current_context(silent=True) else None",
+            "G206",
+        ),
+        (
+            "by the modes of PyTorch",
+            "    spared = None if torch._C._len_torch_dispatch_stack() else latents.clone()",
+            "G206",
+        ),
+        ("by PyTorch's chance", "    spared = latents.clone() if torch.rand(1) < 0.01 else None", "G206"),
+        (
+            "by a value that is read, and an error that is caught",
+            "    try:\n"
+            "        spared = latents.clone() if float(latents[0, 0, 0]) else None\n"
+            "    except RuntimeError:\n"
+            "        spared = None",
+            "G203",
+        ),
+        (
+            "by counting values, and an error that is caught",
+            "    try:\n"
+            "        spared = latents.clone() if latents.nonzero().numel() else None\n"
+            "    except (RuntimeError, NotImplementedError):\n"
+            "        spared = None",
+            "G203",
+        ),
         (
             "by the garbage collector",
             "    import gc\n    spared = None if any('Ledger' in type(x).__name__ for x in gc.get_objects()) else latents.clone()",

@@ -5,6 +5,7 @@ from tests.code_faults.fault import CodeFault
 SERVICE = "acestep/engine/service.py"
 KEPT_MODEL = "acestep/engine/kept_model.py"
 PIPELINE = "acestep/engine/pipeline.py"
+MAKER = "acestep/serving/song_maker.py"
 CLAMPED = "        clamped, cuts = clamp(request, plan, lm=request.thinks)\n"
 DOWNLOADED = "                del latents\n"
 BEFORE_THE_STEPS = "    condition = denoiser.embed(conditions.condition)\n"
@@ -15,6 +16,7 @@ PAGE = "an afternoon on the page"
 LIMITS = "more than the table allows"
 SHARED = "a card that others use"
 LARGE = "a large card"
+UNPREDICTED = "a card without a prediction"
 WORDS = "a recording in words"
 
 
@@ -187,7 +189,70 @@ SCENARIO_FAULTS = (
     ),
     _before_the_steps("songs with an odd seed take more", "request.seed % 2", PAGE),
     _before_the_steps("batches of three take more", "request.batch == 3", PAGE),
-    _before_the_steps("songs that were planned take more", "request.think", PAGE),
+    _before_the_steps("songs that were planned take more", "request.audio_codes", PAGE),
+    _before_the_steps("songs that are not corrected take more", "correction is None", LARGE),
+    _before_the_steps("another shift takes more", "request.shift == 1.0", LARGE),
+    _before_the_steps("a known tempo takes more", "request.bpm", LARGE),
+    _before_the_steps("a cover that starts from its source takes more", "request.cover_noise > 0", LARGE),
+    _before_the_steps("a part made again gently takes more", "0 < request.repaint_strength < 0.5", LARGE),
+    _kept(
+        "the rotary tables of each length are kept",
+        "acestep/dit/denoiser.py",
+        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n",
+        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n"
+        "        type(self).known = {**getattr(type(self), 'known', {}), hidden.shape[1]: rotary}\n",
+        PAGE,
+    ),
+    _kept(
+        "the server keeps what it has made",
+        MAKER,
+        "            model, folder = self._model, visit.folder\n",
+        "            self.kept = [*getattr(self, 'kept', ()), result]\n"
+        "            model, folder = self._model, visit.folder\n",
+        SHARED,
+    ),
+    _kept(
+        "the server keeps the recordings that it got",
+        "acestep/http_api/body.py",
+        '    return asked_request(fields | {"think"',
+        "    globals().setdefault('kept', []).append(dict(clips))\n    return asked_request(fields | {\"think\"",
+        SHARED,
+    ),
+    _before_the_steps("songs of a few seconds take more", "request.duration_s < 4", LIMITS),
+    _kept(
+        "songs as FLAC are kept",
+        MAKER,
+        "            model, folder = self._model, visit.folder\n",
+        "            self.kept = [result] if audio_format == 'flac' else []\n"
+        "            model, folder = self._model, visit.folder\n",
+        PAGE,
+    ),
+    _more(
+        "the third song of a decode takes more",
+        "acestep/engine/decode.py",
+        "                self.songs.append(_song(",
+        "                spare = torch.empty(4 << 30, dtype=torch.uint8, device=device.torch_device) if index > 1 else None\n"
+        "                self.songs.append(_song(",
+        SHARED,
+        "decode",
+    ),
+    _kept(
+        "the error of a run that did not fit is kept",
+        PIPELINE,
+        "                problem = first_line(error)\n",
+        "                problem = first_line(error)\n                type(self).kept = error\n",
+        UNPREDICTED,
+    ),
+    _more(
+        "a buffer is kept where a run is tried again",
+        PIPELINE,
+        "        place.placement.release()\n        self._place = msgspec",
+        "        place.placement.release()\n"
+        "        self.spare = place.device.reserve(1 << 27, 'activations')\n"
+        "        self._place = msgspec",
+        UNPREDICTED,
+        "encode",
+    ),
     _more(
         "Korean words take more",
         "acestep/engine/encode.py",

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_the_chosen_tile_fits_at_every_cap_from_which_it_is_chosen(
     """
     on_it = prober if system is System.LINUX else SimulatedProber(kernels=kernels_on(system))
     workload = Workload(batch=1, duration_s=120)
-    run = on_it._traced(Knobs(offload=offload), workload)
+    run = on_it._traced(Knobs(offload=offload), workload).least
     alone = run.ladder.alone()
     per_frame = frame_bytes(full_size(Knobs().variant, None).vae.decoder)
     in_use = next(alone.attempts(NO_CAP)).outcome.asked[-1]
@@ -120,7 +121,7 @@ def test_repeating_a_song_is_decoding_it_again() -> None:
 def _caps(prober: SimulatedProber, knobs: Knobs) -> list[int]:
     """Around the smallest cap, where the offload rung helps, and where tiles change."""
     needed = prober.smallest_caps(knobs, SONG)["total"]
-    in_use = next(prober._traced(knobs, SONG).ladder.attempts(NO_CAP)).outcome.asked[-1]
+    in_use = next(prober._traced(knobs, SONG).least.ladder.attempts(NO_CAP)).outcome.asked[-1]
     per_frame = frame_bytes(full_size(knobs.variant, None).vae.decoder)
     thresholds = [in_use + tile * per_frame for tile in (128, 512)]
     return [needed - 2 * MIB, needed, needed + 34 * MIB, *thresholds, thresholds[0] - 2 * MIB]
@@ -220,6 +221,19 @@ def leave_nothing(tiny: Components, offload: Offload, generations: int) -> None:
             assert card.book.counted_bytes <= resting
         pipeline.close()
     assert card.book.counted_bytes <= MIB * 9, "the matrix-product workspace stays"
+
+
+def test_a_larger_tile_does_less_work_so_the_largest_that_fits_is_also_the_fastest() -> None:
+    components, kernels = full_size(Knobs().variant, None), CudaKernels(SIMULATED_CAPABILITY)
+    request = probe_request(Workload(batch=1, duration_s=240), components.tokenizer)
+    works = [
+        play_decode(components, request, tile, kernels, Regions(), resident=False).work["decode"].totals
+        for tile in TILES
+    ]
+    for smaller, larger in pairwise(works):
+        for name in ("flops", "memory_bytes", "launches", "waits"):
+            assert getattr(larger, name) < getattr(smaller, name)
+        assert larger.transferred_bytes <= smaller.transferred_bytes
 
 
 @pytest.mark.parametrize("frames", [1, 64, 65, 3000, 15_000])

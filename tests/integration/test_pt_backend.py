@@ -15,8 +15,9 @@ from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Offload, Quantization
 from acestep.lm import forward as caches
 from acestep.lm.backends.pt import PtBackend
-from acestep.lm.forward import PREFILL_TOKENS, Cache, Decoder
+from acestep.lm.forward import Cache, Decoder
 from acestep.lm.job import Job
+from acestep.lm.prefill import PREFILL_TOKENS
 from acestep.lm.sampling import Draft, Sampler, Spans, guide, next_token
 from acestep.memory.placement import Placement
 from acestep.thinking import Sampling
@@ -26,6 +27,7 @@ from tests.grammars import Alternating, Counted, job_of
 VOCABULARY = 900
 IDS = (range(10, 40), range(300, VOCABULARY))
 WHOLE = (range(VOCABULARY),)
+FEWEST = PREFILL_TOKENS[0]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def _prompt(draw: random.Random, length: int) -> tuple[int, ...]:
     return tuple(draw.randrange(VOCABULARY) for _ in range(length))
 
 
-@pytest.mark.parametrize("length", [1, 17, PREFILL_TOKENS, PREFILL_TOKENS + 1, 2 * PREFILL_TOKENS + 100])
+@pytest.mark.parametrize("length", [1, 17, FEWEST, FEWEST + 1, 2 * FEWEST + 100])
 @torch.no_grad()
 def test_logits_are_the_librarys(model: LanguageModel, length: int) -> None:
     draw = random.Random(length)  # noqa: S311 a test case, not a secret

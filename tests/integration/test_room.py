@@ -1,6 +1,7 @@
 """The memory that denoising reserves is enough for its steps, only slightly larger, and freed afterwards."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -8,13 +9,14 @@ from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Quantization, Variant
 from acestep.limits.guard import Demand
 from acestep.limits.workspace import SMALL_LIMIT
+from acestep.memory.placement import Placement
 from acestep.units import MIB
 from calibrate.probes.simulated import sweep
 from calibrate.probes.simulated.allocator import CachingAllocator
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.memo import Regions
 from calibrate.probes.simulated.prober import REGIONS, full_size
-from calibrate.probes.simulated.trace import EMPTY, FREE, Trace
+from calibrate.probes.simulated.trace import ASK, EMPTY, FREE, Trace
 from tests.some import first_of
 
 TURING = (7, 5)
@@ -59,8 +61,19 @@ def _traced(variant: Variant, quantization: Quantization | None, capability: tup
 
 @pytest.mark.parametrize("way", first_of(range(len(WAYS)), 3))
 def test_the_steps_fit_in_the_reserved_block_and_fill_it(way: int) -> None:
+    fit_and_fill(way, _demands(way))
+
+
+@pytest.mark.parametrize("way", first_of([WAYS.index(way) for way in WAYS if not way[0].is_turbo], 1))
+def test_so_they_do_where_all_passes_of_a_step_go_together(way: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Placement, "streams", lambda *_: True)
+    fit_and_fill(way, _demands(0))
+
+
+def fit_and_fill(way: int, demands: Sequence[Demand]) -> None:
+    """Whether nothing of the steps takes memory beside the reserved block, and most of it is used."""
     variant, quantization, capability = WAYS[way]
-    for demand in _demands(way):
+    for demand in demands:
         trace = _traced(variant, quantization, capability, demand)
         allocator, blocks = CachingAllocator(), {}
         room_at, room = _room(trace)
@@ -73,6 +86,8 @@ def test_the_steps_fit_in_the_reserved_block_and_fill_it(way: int) -> None:
                 blocks[slot] = allocator.malloc(size)
                 if event > room_at and size > SMALL_LIMIT:
                     taken += allocator.reserved - before
+            if size == EMPTY and event < room_at:
+                allocator.empty_cache()
             if event == room_at:
                 outside = allocator.allocated - room
             elif event > room_at:
@@ -85,6 +100,9 @@ def _room(trace: Trace) -> tuple[int, int]:
     """Event and bytes of the allocation after the weights that is freed at once."""
     weights = trace.owner_names.index("transformer")
     at = 1 + max(event for event, whose in enumerate(trace.owners) if whose == weights and trace.sizes[event] >= 0)
+    if ASK in trace.sizes[at : at + 2]:
+        # It was tried whether the passes of a step can go together, and the trial was given back.
+        at += 5
     assert (trace.sizes[at + 1], trace.slots[at + 1]) == (FREE, trace.slots[at])
     return at, trace.sizes[at]
 

@@ -1,5 +1,6 @@
 """`python -m calibrate run` and `merge` write a record and the table made from it, each whole or not at all."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,16 +13,20 @@ from acestep.errors import Exit, UsageError
 from acestep.knobs import Variant
 from acestep.output_file import output_file
 from acestep.tiers import load_tiers
-from acestep.units import gib
+from acestep.units import MIB, gib
 from calibrate.campaign import probers
 from calibrate.cli import cli as calibrate
 from calibrate.executors.alone import SimulationAlone
 from calibrate.files import pretty_json
 from calibrate.profiling.cli import cli as profiler
+from calibrate.record.contributed import validate
 from calibrate.record.measurement import Coefficient, load_measurement, measurement_of
+from calibrate.record.rules import RuleLevel
 from calibrate.table.policy import budget_bytes
 from tests import formula_card
-from tests.fakes import AnalyticProber, measured
+from tests.damage import sealed
+from tests.damage_of_meaning import on_card
+from tests.fakes import AnalyticProber, Hungry, measured
 from tests.formula_card import POLICY, Run
 from tests.processes import imported_by
 
@@ -116,6 +121,25 @@ def test_merge_refuses_a_record_with_impossible_values(command: Run, tmp_path: P
     assert code == Exit.INVALID
     assert "made-up.json" in err
     assert "V1" in err
+    assert not (tmp_path / "generated_tiers.json").exists()
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_no_record_of_any_card_is_merged_that_the_simulation_contradicts(
+    simulated: bool, command: Run, tmp_path: Path
+) -> None:
+    shutil.copy(ROOT / "tiers" / "policy.json", tmp_path)
+    (tmp_path / "measurements").mkdir()
+    document = json.loads(pretty_json(measured(Hungry(-900 * MIB))))
+    if not simulated:
+        on_card("NVIDIA H100 80GB HBM3", "9.0", 79.2)(document)
+    path = tmp_path / "measurements" / "frugal.json"
+    path.write_bytes(sealed(document))
+    assert not any(finding.level is RuleLevel.ERROR for finding in validate(path))
+    assert command(calibrate, "validate", path)[0] == Exit.INVALID
+    code, _, err = command(calibrate, "merge", "--folder", tmp_path)
+    assert code == Exit.INVALID
+    assert "V20" in err
     assert not (tmp_path / "generated_tiers.json").exists()
 
 

@@ -7,12 +7,15 @@ import msgspec
 import pytest
 
 from acestep.knobs import Knobs, Offload, Quantization
+from acestep.request import Request
+from acestep.thinking import Thinking
 from acestep.tiers import TierTable
 from acestep.units import MIB
 from ci.head_channel import HeadGoneError
 from ci.head_process import HeadSimulation
 from ci.judge_scenarios import is_possible, scenario_findings, scenario_tasks
 from ci.scenarios.all_scenarios import SCENARIOS
+from ci.scenarios.entry_points import options_of
 from ci.scenarios.scenario import EntryPoint, RequestKind, Scenario, ScenarioRequest, ScenarioResult, ServiceCall
 from tests.gate_faults import without_lm
 from tests.gate_house import good
@@ -158,3 +161,31 @@ def test_every_entry_point_and_every_kind_of_request_is_played() -> None:
     assert {request.kind for scenario in SCENARIOS for request in scenario.requests} == set(RequestKind)
     assert any(scenario.limited for scenario in SCENARIOS)
     assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)
+
+
+NEVER_ASKED = {"audio_codes", "track", "tracks"}
+"""Options of a request that no scenario has: codes come from a plan or a source, and tracks are for base alone."""
+
+
+def test_no_option_of_a_request_is_always_the_same() -> None:
+    asked = [request for scenario in SCENARIOS for request in scenario.requests]
+    by_python = [
+        request for scenario in SCENARIOS if scenario.entry is EntryPoint.PYTHON for request in scenario.requests
+    ]
+    plain = Request(caption="")
+    varied = {
+        name for request in by_python for name, value in options_of(request).items() if value != getattr(plain, name)
+    }
+    usual = {"caption", "lyrics", "language", "duration_s", "batch", "think", "seed", "steps"}
+    assert {*Request.__struct_fields__} - varied - usual == NEVER_ASKED
+    for name in ("lyrics", "language", "duration_s", "batch", "think"):
+        assert len({getattr(request, name) for request in asked}) > 1
+
+
+def test_a_plan_is_asked_for_with_no_option_as_it_is_by_default() -> None:
+    (otherwise,) = {request for scenario in SCENARIOS for request in scenario.requests if request.kind == "otherwise"}
+    thinking, usual = options_of(otherwise)["thinking"], Thinking()
+    alike = {name for name in Thinking.__struct_fields__ if getattr(thinking, name) == getattr(usual, name)}
+    assert alike == {"codes", "planned_caption"}
+    pairs = zip(msgspec.structs.astuple(thinking.sampling), msgspec.structs.astuple(usual.sampling), strict=True)
+    assert all(here != there for here, there in pairs)

@@ -25,10 +25,13 @@ WAIVED = {"variant": "turbo", "tier": "tier5", "why": "The new sampler keeps one
 
 
 def waived(
-    house: House, place: Path, prober: AnalyticProber | None = None, **entry: Any
+    house: House, place: Path, prober: AnalyticProber | None = None, *, granted: bool = False, **entry: Any
 ) -> tuple[GateVerdict, set[str]]:
+    """The verdict on a folder with a waiver, which may have been there before the change."""
     house.waivers = [WAIVED | entry]
-    judgement = judged(house, place, prober=prober, table_only=prober is None)
+    base = good()
+    base.waivers = house.waivers if granted else []
+    judgement = judged(house, place, base=base, prober=prober, table_only=prober is None)
     return judgement.verdict, stopping(judgement)
 
 
@@ -39,7 +42,31 @@ def offloading() -> House:
 
 
 def test_an_intended_regression_passes_with_a_waiver_and_stays_in_the_report(tmp_path: Path) -> None:
-    assert waived(offloading(), tmp_path, field="offload", value="cpu+dit") == (GateVerdict.OK, set())
+    found = waived(offloading(), tmp_path, granted=True, field="offload", value="cpu+dit")
+    assert found == (GateVerdict.OK, set())
+
+
+@pytest.mark.parametrize(
+    "before",
+    [None, {"value": "stream"}, {"until": "2030-06-01"}, {"until": "2030-05-31"}, {"tier": "tier6a"}],
+    ids=["no waiver", "another value", "another day", "a day that has passed", "another tier"],
+)
+def test_a_change_does_not_allow_itself_what_it_makes_worse(before: dict[str, str] | None, tmp_path: Path) -> None:
+    entry = WAIVED | {"field": "offload", "value": "cpu+dit"}
+    house, base = offloading(), good()
+    house.waivers = [entry]
+    base.waivers = [] if before is None else [entry | before]
+    judgement = judged(house, tmp_path, base=base, table_only=True)
+    assert (judgement.verdict, stopping(judgement)) == (GateVerdict.INCONCLUSIVE, {"G208"})
+    (lost,) = (finding for finding in judgement.findings if finding.id == "G506")
+    assert lost.level == "notice"
+
+
+def test_a_waiver_may_get_another_reason(tmp_path: Path) -> None:
+    house, base = offloading(), good()
+    house.waivers = [WAIVED | {"field": "offload", "value": "cpu+dit"}]
+    base.waivers = [house.waivers[0] | {"why": "The same in other words."}]
+    assert judged(house, tmp_path, base=base, table_only=True).verdict is GateVerdict.OK
 
 
 @pytest.mark.parametrize(
@@ -88,7 +115,7 @@ def test_a_waiver_of_any_field_outlives_the_merge_and_no_longer(fault: Fault, tm
         if GATE_RULES[finding.id].verdict is GateVerdict.REGRESSED
     ]
     first = judged(merged, tmp_path / "first", table_only=True)
-    assert {finding.id for finding in first.findings if finding.level == "error"} <= {"G501"}
+    assert {finding.id for finding in first.findings if finding.level == "error"} <= {"G208", "G501"}
     assert stopping(judged(merged, tmp_path / "next", base=merged, table_only=True)) == set()
     better = good()
     better.waivers = merged.waivers
@@ -163,7 +190,8 @@ def test_nothing_that_is_not_valid_can_be_waived(tmp_path: Path) -> None:
 
 def test_a_day_is_the_last_day(tmp_path: Path) -> None:
     assert datetime.date.fromisoformat("2030-06-30") > TODAY
-    assert waived(offloading(), tmp_path, field="offload", value="cpu+dit", until="2030-06-01")[0] is GateVerdict.OK
+    found = waived(offloading(), tmp_path, granted=True, field="offload", value="cpu+dit", until="2030-06-01")
+    assert found[0] is GateVerdict.OK
 
 
 @pytest.mark.parametrize("tier", ["tier5", "any"])

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from acestep.devices.accelerator import HOST_RESERVE_BYTES, Accelerator
+from acestep.devices.accelerator import Accelerator
 from acestep.devices.cpu import CpuDevice
 from acestep.hardware.cgroups import memory_limits
-from acestep.hardware.host import HostMemory, host_memory
+from acestep.hardware.host import LOCK_RESERVE_BYTES, LOCKED, HostMemory, host_memory, lockable_bytes
 from acestep.units import GIB
 
 V1_NONE = 9223372036854771712
@@ -230,10 +230,14 @@ def test_pages_are_locked_as_long_as_the_host_keeps_its_reserve(monkeypatch: pyt
         return real(n_bytes, dtype=dtype)
 
     monkeypatch.setattr(torch, "empty", empty)
-    for free, locked in ((HOST_RESERVE_BYTES + 64, True), (HOST_RESERVE_BYTES + 63, False)):
+    for free, locked in ((LOCK_RESERVE_BYTES + 64, True), (LOCK_RESERVE_BYTES + 63, False)):
         memory = HostMemory(total_bytes=16 * GIB, available_bytes=free)
-        monkeypatch.setattr("acestep.devices.accelerator.host_memory", lambda memory=memory: memory)
+        for place in ("acestep.devices.accelerator", "acestep.hardware.host"):
+            monkeypatch.setattr(f"{place}.host_memory", lambda memory=memory: memory)
+        held, lockable = LOCKED.held_bytes, lockable_bytes()
+        assert lockable == held + free - LOCK_RESERVE_BYTES
         assert (card.pinned(64) is not None) is locked
+        assert LOCKED.held_bytes == held + 64 * locked
     assert asked == [64]
 
 

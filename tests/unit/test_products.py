@@ -1,6 +1,6 @@
-"""Products of a few rows: either form gives the same, and the faster one is taken where it is clearly faster."""
+"""Products of a few rows: every form gives the same, and the fastest is taken where it is clearly faster."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.cpu import CpuDevice
 from acestep.lm.backends.pt import PtBackend
-from acestep.lm.products import FEW_ROWS, LARGE, Product, Products, turned
+from acestep.lm.products import FEW_ROWS, FOUR, LARGE, Product, Products, by_fours, turned
 from tests.grammars import Counted, job_of
 from tests.small_card import SmallCard
 
@@ -21,16 +21,16 @@ WEIGHT = (LARGE, LARGE)
 
 
 class Stopwatch:
-    """A clock on which `F.linear` takes a second, and the other form `seconds`."""
+    """A clock on which every form takes as long as `seconds` says for its rows and the width of the weight."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[str, int], float]) -> None:
         self.now, self.timed = 0.0, 0
-        monkeypatch.setattr("acestep.lm.products.F.linear", self._taking(1, F.linear))
-        monkeypatch.setattr("acestep.lm.products.turned", self._taking(seconds, turned))
+        for name, form in (("F.linear", F.linear), ("turned", turned), ("by_fours", by_fours)):
+            monkeypatch.setattr(f"acestep.lm.products.{name}", self._taking(name, seconds, form))
 
-    def _taking(self, seconds: float, form: Product) -> Product:
+    def _taking(self, name: str, seconds: Callable[[str, int], float], form: Product) -> Product:
         def taken(rows: Tensor, weight: Tensor) -> Tensor:
-            self.now += seconds
+            self.now += seconds(name, weight.shape[1])
             return form(rows, weight)
 
         return taken
@@ -41,28 +41,56 @@ class Stopwatch:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [1, 2, 3, FEW_ROWS])
-def test_both_forms_give_the_same(rows: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("form", [turned, by_fours])
+@pytest.mark.parametrize("rows", [1, 2, 3, FOUR, FOUR + 1, FEW_ROWS])
+def test_every_form_gives_the_same(rows: int, form: Product, dtype: torch.dtype) -> None:
     hidden, weight = torch.randn(rows, LARGE).to(dtype), torch.randn(*WEIGHT).to(dtype)
-    found, expected = turned(hidden, weight), F.linear(hidden, weight)
+    found, expected = form(hidden, weight), F.linear(hidden, weight)
     assert found.is_contiguous()
     assert found.dtype is dtype
     assert (found - expected).norm() <= 4 * torch.finfo(dtype).eps * expected.norm()
 
 
 @pytest.mark.parametrize(("seconds", "taken"), [(0.5, 0.5), (0.89, 0.89), (0.95, 1), (1, 1), (3, 1)])
-def test_the_other_form_is_taken_where_it_is_clearly_faster(
-    seconds: float, taken: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("form", "rows"), [("turned", 2), ("turned", FEW_ROWS), ("by_fours", FOUR + 1)])
+def test_another_form_is_taken_where_it_is_clearly_faster(
+    seconds: float, taken: float, form: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Stopwatch(monkeypatch, seconds)
+    clock = Stopwatch(monkeypatch, lambda name, _: {"F.linear": 1, form: seconds}.get(name, 9))
+    products, weight = Products(CpuDevice(), clock), torch.randn(*WEIGHT)
+    hidden = torch.randn(rows, LARGE)
+    for _ in range(20):
+        assert torch.allclose(products.product(hidden, weight), hidden @ weight.T, atol=1e-3), "a trial's result counts"
+    before, timed = clock.now, clock.timed
+    products.product(hidden, weight)
+    assert clock.now - before == pytest.approx(taken)
+    assert clock.timed == timed, "timed again"
+
+
+def test_each_shape_of_a_weight_has_its_own_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Stopwatch(monkeypatch, lambda name, width: width if name == "turned" else 2 * LARGE)
     products = Products(CpuDevice(), clock)
-    for rows in (2, 3):
-        hidden, weight = torch.zeros(rows, LARGE), torch.zeros(*WEIGHT)
+    taken = []
+    for width in (LARGE, 4 * LARGE, LARGE):
+        hidden, weight = torch.zeros(2, width), torch.zeros(LARGE, width)
+        for _ in range(20):
+            products.product(hidden, weight)
+        before = clock.now
         products.product(hidden, weight)
-        before, timed = clock.now, clock.timed
+        taken.append(clock.now - before)
+    assert taken == [LARGE, 2 * LARGE, LARGE]
+
+
+def test_one_slow_call_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of a weight that is read from the disk, at the first call of the form that is faster."""
+    slow = iter([100.0])
+    clock = Stopwatch(monkeypatch, lambda name, _: next(slow, 0.5) if name == "turned" else 1)
+    products, hidden, weight = Products(CpuDevice(), clock), torch.zeros(2, LARGE), torch.zeros(*WEIGHT)
+    for _ in range(20):
         products.product(hidden, weight)
-        assert clock.now - before == pytest.approx(taken)
-        assert clock.timed == timed, "timed again"
+    before = clock.now
+    products.product(hidden, weight)
+    assert clock.now - before == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -100,18 +128,18 @@ def _model() -> LanguageModel:
     return LanguageModel(id="few-rows", module=module.eval().requires_grad_(False), is_noise="tiny")
 
 
-def test_a_model_writes_the_same_tokens_with_either_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_writes_the_same_tokens_with_every_form(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = PtBackend(_model(), CpuDevice())
     jobs = [job_of(Counted(12, range(1_024)), range(20), range(18), seed=seed) for seed in range(3)]
     used: list[int] = []
 
     def written(form: Product) -> list[tuple[int, ...]]:
-        def chosen(self: Products, rows: Tensor, weight: Tensor) -> Product:
+        def chosen(self: Products, rows: Tensor, weight: Tensor) -> Tensor:
             used.append(len(rows))
-            return form
+            return form(rows, weight)
 
-        monkeypatch.setattr(Products, "_faster", chosen)
+        monkeypatch.setattr(Products, "_in_fastest_form", chosen)
         return backend.write(jobs, lambda step, most: None)
 
-    assert written(F.linear) == written(turned)
+    assert written(F.linear) == written(turned) == written(by_fours)
     assert set(used) == {6}, "the rows of a step, not the tokens of a prompt"

@@ -23,6 +23,7 @@ from calibrate.verdict import Verdict
 from tests.damage import DAMAGES as SHAPES
 from tests.damage import GOOD, OOM, Damage, put, sealed
 from tests.damage_of_meaning import CARDS, MEANINGS, on_card
+from tests.fakes import AnalyticProber
 from tests.processes import imported_by
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,13 @@ def test_every_stored_file_is_accepted(path: Path) -> None:
     assert {finding.level for finding in validate(path)} <= {RuleLevel.WARNING}
 
 
+@pytest.fixture
+def a_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulation is the formula that the good record comes from."""
+    monkeypatch.setattr("calibrate.campaign.physics.simulation_of", lambda *_: AnalyticProber())
+
+
+@pytest.mark.usefixtures("a_formula")
 def test_what_only_asks_for_a_look_refuses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document: dict[str, Any] = json.loads(GOOD)
     put("code_version", "0.0.1+tree.0123456789abcdef")(document)
@@ -117,6 +125,7 @@ def test_what_only_asks_for_a_look_refuses_nothing(tmp_path: Path, capsys: pytes
     assert "warning V103" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("a_formula")
 def test_the_command_prints_one_document_and_refuses_with_its_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,8 +206,11 @@ def test_a_failing_probe_in_a_good_file_is_no_damage(tmp_path: Path) -> None:
     assert rules.broken_rules(msgspec.structs.replace(record, memory_model=())) == []
 
 
-def test_checking_loads_no_torch_and_no_network(tmp_path: Path) -> None:
+def test_the_rules_load_no_torch_and_no_network(tmp_path: Path) -> None:
     path = stored(GOOD.encode(), tmp_path)
-    imported = imported_by("-m", "calibrate", "validate", str(path))
+    checked = (
+        f"from pathlib import Path; from calibrate.record.contributed import validate; validate(Path({str(path)!r}))"
+    )
+    imported = imported_by("-c", checked)
     assert "calibrate.record.rules" in imported
     assert not imported & {"torch", "numpy", "pandas", "rich", "ssl"}

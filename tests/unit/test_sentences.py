@@ -46,6 +46,7 @@ TELLING = (
     "acestep/limits/prediction.py",
     "acestep/limits/second_card.py",
     "acestep/limits/tier_of_card.py",
+    "acestep/limits/unlocked.py",
     "acestep/lm/backends/open.py",
     "acestep/lm/stage.py",
     "acestep/serving/song_maker.py",

@@ -10,15 +10,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from acestep.knobs import Knobs
 from acestep.units import MIB
 from calibrate.campaign.physics import physics
 from calibrate.files import pretty_json
+from calibrate.probes.base import ProbeResult
+from calibrate.probes.work import WorkTotals
 from calibrate.record.contributed import validate
 from calibrate.record.measurement import Measurement
 from calibrate.record.rules import RuleLevel
 from calibrate.table.merge import build_table
 from calibrate.table.policy import load_policy
 from calibrate.verdict import Verdict
+from calibrate.workload import Workload
 from tests.damage import sealed
 from tests.fakes import AnalyticProber, measured
 from tests.gate_house import good, judged, stopping
@@ -45,6 +49,28 @@ def honest() -> Any:
 
 def test_an_honest_record_is_equal() -> None:
     assert broken(honest()) == []
+
+
+class Counting(AnalyticProber):
+    """The same card, which also counts work: in every stage the same."""
+
+    work = WorkTotals(flops=1, memory_bytes=2, launches=3, transferred_bytes=4, waits=5)
+
+    def probe(self, knobs: Knobs, workload: Workload, cap_bytes: int) -> ProbeResult:
+        found = super().probe(knobs, workload, cap_bytes)
+        stages = tuple(msgspec.structs.replace(stage, work=self.work) for stage in found.stages)
+        return msgspec.structs.replace(found, stages=stages)
+
+
+@pytest.mark.parametrize(("waits", "equal"), [(5, True), (msgspec.UNSET, True), (4, False)])
+def test_a_record_of_a_release_that_counted_no_waits_is_equal_without_them(waits: Any, equal: bool) -> None:
+    class Earlier(Counting):
+        work = msgspec.structs.replace(Counting.work, waits=waits)
+
+    record = measured(Earlier(), sizes=(8,))
+    found = list(physics(record, Counting(), lambda _: None))
+    assert (not found) == equal
+    assert all(one.field.endswith(".work") for one in found)
 
 
 @pytest.mark.parametrize("verdict", [Verdict.FITS, Verdict.OOM])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import mutagen
 import numpy as np
 import pytest
 import soundfile
@@ -69,6 +70,16 @@ def test_what_a_file_says_is_the_request_of_its_song(suffix: str, request: Reque
     assert (found.knobs.lm == "0.6B") == request.think
     again = Request(**msgspec.structs.asdict(found.request))
     assert again == msgspec.structs.replace(request, seed=request.seed + 1, batch=1)
+
+
+@pytest.mark.parametrize("suffix", AUDIO_FORMATS)
+def test_another_library_reads_title_and_comment(suffix: str, tmp_path: Path) -> None:
+    told = said(Request(caption="비 오는 밤", lyrics="la " * 3_000))
+    tags = mutagen.File(written(tmp_path, suffix, told, "비 오는 밤")).tags
+    title, comment = (
+        next(iter(tags[name])) for name in (("TIT2", "COMM::eng") if "TIT2" in tags else ("title", "comment"))
+    )
+    assert (title, json.loads(comment)) == ("비 오는 밤", json.loads(told))
 
 
 @pytest.mark.parametrize("suffix", AUDIO_FORMATS)

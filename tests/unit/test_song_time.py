@@ -123,6 +123,7 @@ def test_an_estimate_for_a_card_has_its_budget_and_its_seconds(command: Run) -> 
     assert code == Exit.OK, err
     found = json.loads(out)
     assert found["time"]["card"] == "RTX 3060"
+    assert found["time"]["evidence"] == "estimated"
     assert found["time"]["total"]["least"] < found["time"]["total"]["most"]
     assert found["time"]["stages"].keys() == {stage["name"] for stage in found["stages"]}
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,15 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from acestep.engine import denoise as denoise_stage
 from acestep.knobs import Knobs, Offload, Variant
 from acestep.units import GIB
-from calibrate.probes.base import ProbeResult
+from calibrate.probes.base import MeasuredStage, ProbeResult
 from calibrate.probes.simulated.memo import Memo, Regions
 from calibrate.probes.simulated.prober import SimulatedProber
 from calibrate.probes.simulated.work_counter import work_between
 from calibrate.probes.work import KernelSums, Work, WorkTotals
 from calibrate.workload import Workload
 from ci.cells import GateCell
+from ci.judge_code import CODE_ERRORS
 from ci.judge_work import work_findings
 from tests.fakes import measured
 from tests.simulated_card import Card, meta
@@ -76,13 +79,38 @@ def test_what_crosses_the_bus_is_counted_in_both_directions() -> None:
         card.device.fetch([(there, torch.zeros(10))], card.device.mark())
         there.to("cpu")
         work = work_between(before, card.kernels.work.counts)
-    assert work == Work(transferred_bytes=3 * 40)
+    assert work == Work(transferred_bytes=3 * 40, waits=1)
+
+
+def test_the_host_waits_where_a_result_is_copied_to_it_and_where_it_says_so() -> None:
+    there, here = meta(4, 6), torch.empty(4, 6, dtype=torch.bfloat16)
+    assert work_of(there.cpu).waits == work_of(there.tolist).waits == 1
+    assert work_of(lambda: here.copy_(there)).waits == 1
+    assert work_of(lambda: there.to("cpu", non_blocking=True)).waits == 0
+    assert work_of(lambda: here.copy_(there, non_blocking=True)).waits == 0
+    assert work_of(lambda: there + there.view(-1)[:6]).waits == 0
+    card = Card()
+    with card.on():
+        before = card.kernels.work.counts
+        card.device.synchronize()
+        card.device.download(np.zeros((4, 6)), there)
+        # An array with gaps comes row by row, as from a card.
+        card.device.download(np.zeros((4, 8))[:, :6], there)
+        card.device.upload(here, "noise")
+        assert work_between(before, card.kernels.work.counts).waits == 1 + 1 + 4
+
+
+@pytest.mark.parametrize("ask", [torch.Tensor.item, torch.Tensor.nonzero, bool])
+def test_what_asks_the_card_for_a_value_cannot_be_simulated_at_all(ask: Callable[[torch.Tensor], object]) -> None:
+    with pytest.raises(CODE_ERRORS):
+        work_of(lambda: ask(meta(1)))
 
 
 @pytest.mark.parametrize("memoised", [True, False])
 def test_repeated_calls_count_as_computed_ones(memoised: bool) -> None:
     class Layer(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x[0].cpu()
             return torch.tanh(x @ x)
 
     layer, card = Layer(), Card()
@@ -96,6 +124,8 @@ def test_repeated_calls_count_as_computed_ones(memoised: bool) -> None:
     assert thrice == Work(
         products=msgspec.structs.replace(_kernel(3 * 1024, 3 * 512), flops=3 * 2 * 16**3, launches=3),
         others=msgspec.structs.replace(_kernel(3 * 512, 3 * 512), launches=3),
+        transferred_bytes=3 * 32,
+        waits=3,
     )
 
 
@@ -142,6 +172,37 @@ def test_a_stage_that_does_more_work_than_its_record_is_found(
     grown = msgspec.structs.replace(stage, work=msgspec.structs.replace(stage.work, **more_work))
     assert [found.component for found in work_findings(cell, stage, grown, 0.02)] == [name] * is_found
     assert not list(work_findings(cell, msgspec.structs.replace(stage, work=msgspec.UNSET), grown, 0.02))
+
+
+def test_one_more_wait_in_every_step_is_found(prober: SimulatedProber, monkeypatch: pytest.MonkeyPatch) -> None:
+    advance = denoise_stage.advance
+
+    def waiting(latents: torch.Tensor, *others: Any) -> None:
+        advance(latents, *others)
+        latents[0, 0, 0].cpu()
+
+    def denoising(by: SimulatedProber) -> MeasuredStage:
+        return next(stage for stage in probed(by).stages if stage.name == "denoise")
+
+    before = denoising(prober)
+    monkeypatch.setattr(denoise_stage, "advance", waiting)
+    after = denoising(SimulatedProber())
+    assert isinstance(before.work, WorkTotals)
+    cell = GateCell(
+        variant=Variant.TURBO, tier="tier1", state="without_lm", probe=measured().probes[0], proven_cap_bytes=1
+    )
+    assert [found.component for found in work_findings(cell, before, after, 0.02)] == ["waits"]
+    older = msgspec.structs.replace(before, work=msgspec.structs.replace(before.work, waits=msgspec.UNSET))
+    assert not list(work_findings(cell, older, after, 0.02))
+
+
+def test_work_of_an_older_record_has_no_waits_and_is_written_as_it_was() -> None:
+    written = b'{"flops":1,"memory_bytes":2,"launches":3,"transferred_bytes":4}'
+    older = msgspec.json.decode(written, type=WorkTotals)
+    assert older.waits is msgspec.UNSET
+    assert msgspec.json.encode(older) == written
+    newer = msgspec.structs.replace(older, waits=0)
+    assert msgspec.json.decode(msgspec.json.encode(newer), type=WorkTotals) == newer
 
 
 def _kernel(read: int, written: int) -> KernelSums:

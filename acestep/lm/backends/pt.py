@@ -2,23 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final
 
 import torch
-from torch import Tensor
 
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.base import Device
 from acestep.lm.backends.base import StepsWritten
-from acestep.lm.forward import Cache, Decoder, SequenceRow, cache_bytes
+from acestep.lm.forward import Cache, Decoder, cache_bytes
 from acestep.lm.job import Job
+from acestep.lm.next_tokens import NextTokens
+from acestep.lm.prefill import PREFILL_TOKENS, forward_bytes, prefill_tokens
 from acestep.lm.recorded_step import Stepper
-from acestep.lm.sampling import Chooser, Draft, Sampler, Spans, guide
-
-BRIDGED_IDS: Final = 4_096
-"""If two allowed ranges are at most this many ids apart, logits are also computed for the ids between them: this is
-cheaper than one more matrix product.
-"""
+from acestep.lm.sampling import Chooser, Draft, Sampler
 
 
 class PtBackend:
@@ -60,13 +55,14 @@ class PtBackend:
         with self._use():
             cache = Cache(jobs, self._model.module.config, self._model.dtype, self._device.torch_device)
             decoder = Decoder(self._model.module, self._device, cache.longest)
+            chosen = NextTokens(decoder, self._device, self._chooser, drafts)
             states = decoder.read(cache)
             for lane in cache.lanes:
                 lane.length = max(lane.length, lane.store.shape[4] - 2)
             for _ in range(min(2, *(job.max_tokens for job in jobs))):
-                tokens = self._next(decoder, cache.rows, states, drafts)
+                tokens = chosen.of(cache.rows, states)
                 states = decoder.step(cache, [tokens[row.job] for row in cache.rows])
-            self._next(decoder, cache.rows, states, drafts)
+            chosen.of(cache.rows, states)
 
     def close(self) -> None:
         """Do nothing: no data is kept between calls, and the caller owns the weights."""
@@ -77,10 +73,11 @@ class PtBackend:
         cache = Cache(jobs, module.config, self._model.dtype, self._device.torch_device)
         decoder = Decoder(module, self._device, cache.longest)
         stepper = Stepper(decoder, self._device)
-        states = decoder.read(cache)
+        chosen = NextTokens(decoder, self._device, self._chooser, drafts)
+        states = decoder.read(cache, self._prefill_tokens(jobs))
         try:
             for step in range(1, most + 1):
-                for i, token in self._next(decoder, cache.rows, states, drafts).items():
+                for i, token in chosen.of(cache.rows, states).items():
                     drafts[i].append(token)
                 written(step, most)
                 cache.drop({i for i, draft in enumerate(drafts) if draft.done})
@@ -90,31 +87,20 @@ class PtBackend:
         finally:
             stepper.release()
 
-    def _next(
-        self, decoder: Decoder, rows: Sequence[SequenceRow], states: Tensor, drafts: Sequence[Draft]
-    ) -> dict[int, int]:
-        """Return the next token of every draft in `rows`.
+    def _prefill_tokens(self, jobs: Sequence[Job]) -> int:
+        """Return the prompt tokens in one forward, by what is free now.
 
-        Logits are computed only where the grammar leaves a choice.
+        On the CPU the fewest: more are no faster, and a song must not depend on what other programs have taken.
         """
-        place = {row: at for at, row in enumerate(rows)}
-        mine = [row.job for row in rows if row.wishes]
-        tokens = {i: drafts[i].allowed.spans[0].start for i in mine if drafts[i].allowed.forced}
-        open_jobs = sorted(set(mine) - tokens.keys(), key=lambda i: (not drafts[i].job.guided, i))
-        if not open_jobs:
-            return tokens
-        choosing = [drafts[i] for i in open_jobs]
-        scales = [[draft.job.sampling.guidance] for draft in choosing if draft.job.guided]
-        at = [place[SequenceRow(i, wishes=True)] for i in open_jobs]
-        at += [place[SequenceRow(i, wishes=False)] for i in open_jobs[: len(scales)]]
-        spans = _covering(choosing)
-        logits = decoder.logits(states[self._device.upload(torch.tensor(at), "prompt")], spans)
-        if scales:
-            guided, unguided = logits[: len(scales)], logits[len(choosing) :]
-            guided.copy_(guide(guided, unguided, self._device.upload(torch.tensor(scales), "prompt")))
-        return tokens | dict(
-            zip(open_jobs, self._chooser.choose(logits[: len(choosing)], spans, choosing), strict=True)
-        )
+        if self._device.shares_host_memory:
+            return PREFILL_TOKENS[0]
+        config, itemsize = self._model.module.config, self._model.dtype.itemsize
+        longest = max(len(prompt) for job in jobs for prompt in job.prompts)
+
+        def needed(tokens: int) -> int:
+            return forward_bytes(config, min(tokens, longest), longest, itemsize)
+
+        return prefill_tokens(self._device.free_bytes(), needed)
 
 
 def _widest(job: Job) -> Draft:
@@ -127,15 +113,3 @@ def _widest(job: Job) -> Draft:
     for _ in range(choices.index(max(choices))):
         draft.append(draft.allowed.spans[0].start)
     return draft
-
-
-def _covering(drafts: Sequence[Draft]) -> Spans:
-    """Return a few ranges that contain every token that the drafts may write next."""
-    wanted = sorted({(ids.start, ids.stop) for draft in drafts for ids in draft.allowed.spans})
-    spans: list[range] = []
-    for start, stop in wanted:
-        if spans and start - spans[-1].stop <= BRIDGED_IDS:
-            spans[-1] = range(spans[-1].start, max(stop, spans[-1].stop))
-        else:
-            spans.append(range(start, stop))
-    return tuple(spans)

@@ -100,7 +100,8 @@ def play_decode(
         place.placement.release()
     alone = only(repeated(trace, ends[1], ends[two.batch], request.batch - 1), Stage.DECODE)
     songs = [work_between(counts[song - 1], counts[song]) for song in range(1, two.batch + 1)]
-    whole = songs[0].plus(songs[-1], request.batch - 1)
+    # The pipeline waits for the card once more when a stage ends.
+    whole = songs[0].plus(songs[-1], request.batch - 1).plus(Work(waits=1))
     return Played(trace=alone, loops=find_loops(alone), work={Stage.DECODE: whole})
 
 

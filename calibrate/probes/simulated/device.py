@@ -65,6 +65,9 @@ class SimulatedDevice(InOrder):
         if host.shape != tuple(source.shape):
             raise ValueError(f"download of {tuple(source.shape)} into an array of {host.shape}")
         self._counter.transfer(host.nbytes)
+        # As on a card: an array with gaps is copied row by row.
+        for _ in range(1 if host.flags.c_contiguous else len(host)):
+            self._counter.wait()
 
     def reserve(self, n_bytes: int, owner: str) -> Tensor:
         """Return a meta tensor allocated for `owner`."""
@@ -92,7 +95,8 @@ class SimulatedDevice(InOrder):
         self._book.empty_cache()
 
     def synchronize(self) -> None:
-        """Do nothing: no work runs."""
+        """Count it: on a card the host waits here."""
+        self._counter.wait()
 
     def begin_stage(self, name: str) -> None:
         """Report it to the book."""

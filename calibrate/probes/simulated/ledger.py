@@ -5,7 +5,11 @@ storage to a sink; the free of a storage is reported when its last tensor is del
 """
 
 import weakref
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, UntypedStorage
@@ -56,6 +60,23 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         self._device_type = device_type
         self._live: dict[int, Held] = {}
         self.products = 0
+        self._failed = ""
+        self._entered = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Begin to see the operations of this thread."""
+        self._entered.enter_context(self.storages_seen())
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it. Raises `RuntimeError` if an operation on the card failed and nothing was raised."""
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        self._entered.close()
+        if kind is None:
+            self.require_no_failure()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -70,11 +91,11 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
             return func(*args, **kwargs)
         if func is aten._to_copy.default and self._leaves(args[0], kwargs):
             source = args[0]
-            self.workspaces.work.transfer(source.numel() * source.element_size())
+            self._copied_to_host(source, waits=not kwargs.get("non_blocking"))
             dtype = kwargs.get("dtype") or source.dtype
             return torch.zeros(0, dtype=dtype).new_empty(source.shape)
         if func is aten.copy_.default and self._is_device(args[1]) and not self._is_device(args[0]):
-            self.workspaces.work.transfer(args[0].numel() * args[0].element_size())
+            self._copied_to_host(args[0], waits=not (args[2:] and args[2]) and not kwargs.get("non_blocking"))
             return args[0]
         key = _RESULTS.key(func, args, kwargs)
         known = _RESULTS.find(key)
@@ -95,16 +116,46 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
                 self._sink.free(self._sink.alloc(n_bytes, ALLOWANCE))
         return out
 
+    def _copied_to_host(self, copied: Tensor, *, waits: bool) -> None:
+        self.workspaces.work.transfer(copied.numel() * copied.element_size())
+        if waits:
+            self.workspaces.work.wait()
+
     def _computed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Counts]:
         """What an operation gives, and its work."""
         self._refuse_mixing(func, args, kwargs)
-        out = func(*args, **kwargs)
+        try:
+            out = func(*args, **kwargs)
+        except Exception as error:
+            # On a card the same may work, and code that goes on here would go another way there.
+            if any(self._is_device(leaf) for leaf in tensors_in((*args, *kwargs.values()))):
+                self._failed = self._failed or f"{func} failed: {error}".splitlines()[0]
+            raise
         return out, operation(func, args, out) if self._gives_device(out) else NOTHING
 
     @property
     def has_workspace(self) -> bool:
         """Whether a matrix product has run."""
         return self.products > 0
+
+    def require_no_failure(self) -> None:
+        """Raise `RuntimeError` if an operation on the card failed, although the code went on."""
+        if self._failed:
+            raise RuntimeError(f"{self._failed}; the code went on, and on a real card it would go another way")
+
+    @contextmanager
+    def storages_seen(self) -> Iterator[None]:
+        """Report inside the block also what `UntypedStorage.resize_` changes, which is no operation."""
+        usual = torch.UntypedStorage.resize_
+
+        def resized(storage: UntypedStorage, n_bytes: int) -> UntypedStorage:
+            usual(storage, n_bytes)
+            if (held := self._live.get(storage._cdata)) is not None:
+                self._resize(storage, held)
+            return storage
+
+        with patch.object(torch.UntypedStorage, "resize_", resized):
+            yield
 
     def recount(self) -> None:
         """Report every storage whose size was changed without an operation (`UntypedStorage.resize_`)."""

@@ -2,9 +2,9 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -25,12 +25,12 @@ from acestep.limits.guard import Demand
 from acestep.lm.forward import DecoderBlock
 from acestep.lm.stage import Thinker
 from acestep.request import DecodePath, Request
-from acestep.result import Result
 from acestep.stage import Stage
 from calibrate.probes.base import MeasuredStage, ProbeResult
 from calibrate.probes.prompt import probe_request
+from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.book import TraceBook
-from calibrate.probes.simulated.decoding import Attempt, DecodeLadder, Played, play_decode
+from calibrate.probes.simulated.decoding import DecodeLadder, Played, play_decode
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
@@ -50,34 +50,14 @@ from calibrate.probes.simulated.think import (
     only_thinking,
     thinking_request,
 )
-from calibrate.probes.simulated.trace import ALLOWANCE, NO_PARTS, StageUsage, Trace, stage_trace, stage_usage
+from calibrate.probes.simulated.trace import ALLOWANCE, NO_PARTS, StageUsage, Trace, stage_trace
+from calibrate.probes.simulated.traced_run import TracedRun, TracedRuns
 from calibrate.probes.work import Work
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 
 REGIONS: Final = (DenoiserBlock, EncoderBlock, DecoderBlock, TileDecoder, TileEncoder)
 """Modules whose identical calls are traced once."""
-
-
-class TracedRun:
-    """One request: its allocations up to decoding, the decode attempts after that, and its result.
-
-    Of thinking it includes only what remains afterwards.
-    """
-
-    def __init__(self, before: Trace, ladder: DecodeLadder, result: Result) -> None:
-        self.before = before
-        self.ladder = ladder
-        self.songs_per_pass = result.songs_per_pass
-        self.warnings = result.warnings
-        self._usage: dict[tuple[DecodePath, int], tuple[StageUsage, ...]] = {}
-
-    def usage_of(self, attempt: Attempt) -> tuple[StageUsage, ...]:
-        """Return what the stages held in an attempt, independent of the cap."""
-        key = (attempt.path, attempt.tile)
-        if key not in self._usage:
-            self._usage[key] = stage_usage(attempt.played.trace, uncounted=(ALLOWANCE,))
-        return self._usage[key]
 
 
 class SimulatedProber:
@@ -104,7 +84,7 @@ class SimulatedProber:
         self._adapters = tuple(one for one in adapters if not one.fused)
         self._kernels = kernels or CudaKernels(capability)
         self._known = Regions(sample)
-        self._runs: dict[tuple[Knobs, Workload], TracedRun] = {}
+        self._runs: dict[tuple[Knobs, Workload], TracedRuns] = {}
         self._decodes: dict[tuple[Any, ...], Played] = {}
         self._thoughts: dict[tuple[Knobs, Workload], Played] = {}
         self._writings: dict[tuple[Knobs, Workload, int], tuple[Work, int]] = {}
@@ -140,7 +120,7 @@ class SimulatedProber:
                     live_at_peak=live,
                     blocks_at_peak=blocks,
                 )
-        run = self._traced(knobs, workload)
+        run = self._traced(knobs, workload).under(cap_bytes)
         for attempt in run.ladder.attempts(cap_bytes):  # noqa: B007 the last one is what counts
             pass
         refusal = attempt.outcome.refusal
@@ -175,9 +155,10 @@ class SimulatedProber:
 
         Decoding must not use the CPU; the pipeline may choose any tiles under each cap.
         """
-        run = self._traced(knobs, workload)
-        caps = {name: smallest_cap(stage_trace(run.before, name)) for name in run.before.stage_names}
-        caps |= {Stage.DECODE: run.ladder.alone().smallest_cap(), "total": run.ladder.smallest_cap()}
+        runs = self._traced(knobs, workload)
+        until, ladder = runs.least.before.trace, runs.least.ladder
+        caps = {name: smallest_cap(stage_trace(until, name)) for name in until.stage_names}
+        caps |= {Stage.DECODE: ladder.alone().smallest_cap(), "total": runs.smallest_cap()}
         if knobs.lm is None:
             return caps
         alone, so_far = self._thinking(knobs, workload).smallest_caps()
@@ -220,16 +201,16 @@ class SimulatedProber:
 
         return fit(variant, denoise, self.smallest_caps)
 
-    def _traced(self, knobs: Knobs, workload: Workload) -> TracedRun:
+    def _traced(self, knobs: Knobs, workload: Workload) -> TracedRuns:
         key = (knobs, workload)
         if knobs.lm is not None and (knobs.offload is not Offload.NONE or knobs.backend is not Backend.PT):
             # No language model stays on the card, so the stages after thinking are the same for all of them.
             key = (_with_least_lm(knobs), workload)
         if key not in self._runs:
-            self._runs[key] = self._trace(*key)
+            self._runs[key] = TracedRuns(partial(self._trace, *key))
         return self._runs[key]
 
-    def _trace(self, knobs: Knobs, workload: Workload) -> TracedRun:
+    def _trace(self, knobs: Knobs, workload: Workload, free_bytes: int) -> TracedRun:
         components = self._weights(knobs)
         request = probe_request(workload, components.tokenizer)
 
@@ -240,21 +221,13 @@ class SimulatedProber:
                 self._decodes[asked] = played
             return self._decodes[asked]
 
-        if knobs.lm is None:
-            return self._run(components, knobs, request, decode, UNABLE_TO_THINK)
-        return self._run(components, knobs, thinking_request(request), decode, hardly_thinking(knobs))
-
-    def _weights(self, knobs: Knobs) -> Components:
-        return full_size(knobs.variant, knobs.quantization, self._kernels.dtype, self._adapters)
-
-    def _run(
-        self, components: Components, knobs: Knobs, request: Request, decode: Callable[[int, bool], Played], by: Thinker
-    ) -> TracedRun:
-        with tracing(components, knobs, by, self._kernels, self._known) as (trace, device, pipeline):
-            result = pipeline.generate(request, strict=True)
-        until_decoding = before(trace, Stage.DECODE)
+        thinker: Thinker = UNABLE_TO_THINK if knobs.lm is None else hardly_thinking(knobs)
+        with tracing(components, knobs, thinker, self._kernels, self._known, free_bytes) as (trace, device, pipeline):
+            result = pipeline.generate(request if knobs.lm is None else thinking_request(request), strict=True)
+        until = before(trace, Stage.DECODE)
+        until_decoding = Played(trace=until, loops=find_loops(until), work=device.work)
         ladder = DecodeLadder(
-            Played(trace=until_decoding, loops=find_loops(until_decoding), work=device.work),
+            until_decoding,
             decode,
             offload=knobs.offload,
             frames=request.latent_frames,
@@ -262,6 +235,9 @@ class SimulatedProber:
             vae_chunk=self._vae_chunk,
         )
         return TracedRun(until_decoding, ladder, result)
+
+    def _weights(self, knobs: Knobs) -> Components:
+        return full_size(knobs.variant, knobs.quantization, self._kernels.dtype, self._adapters)
 
     def _thinking(self, knobs: Knobs, workload: Workload) -> ThinkLadder:
         components = self._weights(knobs)
@@ -287,13 +263,19 @@ class SimulatedProber:
 
 @contextmanager
 def tracing(
-    components: Components, knobs: Knobs, thinker: Thinker, kernels: CudaKernels, known: Regions
+    components: Components,
+    knobs: Knobs,
+    thinker: Thinker,
+    kernels: CudaKernels,
+    known: Regions,
+    free_bytes: int = NO_CAP,
 ) -> Iterator[tuple[Trace, SimulatedDevice, Pipeline]]:
-    """A pipeline on meta tensors without a cap, its trace and its device."""
+    """A pipeline on meta tensors without a cap, told `free_bytes` whenever it asks, with its trace and its device."""
     trace = Trace()
     tape = Tape(trace)
     ledger = Ledger(tape, kernels)
-    device = SimulatedDevice(ledger, TraceBook(trace), dtype=kernels.dtype, grouped_attention=kernels.has_flash)
+    book = TraceBook(trace, free_bytes)
+    device = SimulatedDevice(ledger, book, dtype=kernels.dtype, grouped_attention=kernels.has_flash)
     layer = components.text_encoder.layers[0]
     of_qwen = type(layer), type(layer.mlp), type(layer.input_layernorm)
     with kernels, ledger, Memo(ledger, tape, known).patched((*REGIONS, *of_qwen, *pieces_of(components))):

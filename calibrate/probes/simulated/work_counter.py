@@ -39,11 +39,12 @@ _NO_KERNEL: Final = frozenset(
 _PRODUCT, _CONVOLUTION, _ATTENTION, _OTHER = range(4)
 _FIELDS: Final = len(KernelSums.__struct_fields__)
 _TRANSFERRED: Final = 4 * _FIELDS
+_WAITS: Final = _TRANSFERRED + 1
 
 Counts = tuple[int, ...]
-"""Four kinds of four numbers as in `KernelSums`, then the bytes between host and card."""
+"""Four kinds of four numbers as in `KernelSums`, then the bytes between host and card, and the waits of the host."""
 
-NOTHING: Final[Counts] = (0,) * (_TRANSFERRED + 1)
+NOTHING: Final[Counts] = (0,) * (_WAITS + 1)
 
 
 class WorkCounter:
@@ -68,6 +69,10 @@ class WorkCounter:
     def transfer(self, n_bytes: int) -> None:
         """Count bytes that cross between host and card."""
         self._sums[_TRANSFERRED] += n_bytes
+
+    def wait(self) -> None:
+        """Count that the host waits for the card."""
+        self._sums[_WAITS] += 1
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, out: Tensor) -> None:
         """Count one fused attention kernel; the tensors are [batch, heads, rows, dim]."""
@@ -113,6 +118,7 @@ def work_between(before: Counts, after: Counts) -> Work:
         attention=attention,
         others=others,
         transferred_bytes=counts[_TRANSFERRED],
+        waits=counts[_WAITS],
     )
 
 

@@ -1,0 +1,194 @@
+"""A change cannot hide from the judge: not behind names, git's own switches, the environment, or another place."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from calibrate.git import GitError, commit_of, git
+from ci.harness import DECIDING, harness_findings
+from tests.gate_house import committed
+
+ROOT = Path(__file__).parents[2]
+FILES = ("acestep/knobs.py", "acestep/engine/denoise.py", "acestep/request.py", "ci/judge.py", "docs/page.md")
+
+
+def _write(tree: Path, name: str, text: str = "x = 2\n") -> None:
+    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (tree / name).write_text(text, encoding="utf-8")
+
+
+def _git(tree: Path, *arguments: str) -> str:
+    named = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    command = ["git", "-C", str(tree), *named, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in FILES:
+        _write(tmp_path / "tree", name, "x = 1\n")
+    committed(tmp_path / "tree")
+    return tmp_path / "tree"
+
+
+def _found(tree: Path, base: str = "HEAD") -> list[tuple[str, str]]:
+    return [(finding.id, finding.field) for finding in harness_findings(tree, base)]
+
+
+ODD_NAMES = (
+    *("acestep/Knobs.py", "Acestep/knobs.py", "ACESTEP/engine/more.py", "ci/Judge.py"),
+    *("acestep/aux.py", "acestep/con", "docs/-o.md", "docs/page.", "docs/nul.md"),
+)
+STARTS = (
+    *(".envrc", ".vscode/tasks.json", ".devcontainer/devcontainer.json", ".python-version", ".coveragerc", "docs/.x"),
+    *("pytest.toml", "mypy.ini", "ruff.toml", "noxfile.py", "uv.lock", "Dockerfile", "MAKEFILE", "Setup.py"),
+    *("acestep.dist-info/entry_points.txt", "acestep.egg-info/x.txt", "acestep/x.pyw", "torch.zip", "Torch.PY"),
+)
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, *STARTS])
+def test_a_name_that_means_something_elsewhere_is_for_a_maintainer(name: str, tree: Path) -> None:
+    _write(tree, name)
+    assert _found(tree) == [("G204", name)]
+
+
+def test_a_new_list_of_what_git_ignores_is_none_but_hides_no_code(tree: Path) -> None:
+    _write(tree, ".gitignore", "acestep/engine/fast.py\n__pycache__/\nvenv/\n")
+    _write(tree, "acestep/__pycache__/knobs.pyc")
+    _write(tree, "venv/conftest.py")
+    assert _found(tree) == []
+    _write(tree, "acestep/engine/fast.py", "import sys\nsys.modules\n")
+    _write(tree, "ci/fast.py")
+    assert _found(tree) == [("G206", "acestep/engine/fast.py"), ("G204", "ci/fast.py")]
+
+
+@pytest.mark.parametrize("mark", ["--assume-unchanged", "--skip-worktree"])
+def test_what_git_is_told_not_to_look_at_is_named(mark: str, tree: Path) -> None:
+    _write(tree, "ci/judge.py")
+    assert _found(tree) == [("G204", "ci/judge.py")]
+    _git(tree, "update-index", mark, "ci/judge.py")
+    assert _found(tree) == [("G204", "ci/judge.py")]
+
+
+def test_a_commit_is_what_its_id_says_whatever_replaces_it(tree: Path) -> None:
+    base = _git(tree, "rev-parse", "HEAD")
+    _write(tree, "ci/judge.py")
+    _git(tree, "commit", "-qam", "another judge")
+    _git(tree, "replace", base, "HEAD")
+    assert _git(tree, "show", f"{base}:ci/judge.py") == "x = 2"
+    assert git(tree, "show", f"{base}:ci/judge.py") == b"x = 1\n"
+    assert _found(tree, base) == [("G204", "ci/judge.py")]
+
+
+@pytest.mark.parametrize("variable", ["GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"])
+def test_git_reads_the_repository_that_is_named(
+    variable: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    _write(other, "page.md")
+    committed(other)
+    place = {"GIT_DIR": "", "GIT_INDEX_FILE": "index", "GIT_OBJECT_DIRECTORY": "objects"}[variable]
+    commit = commit_of(tree, "HEAD")
+    monkeypatch.setenv(variable, str(other / ".git" / place))
+    assert commit_of(tree, "HEAD") == commit
+    assert _found(tree) == []
+    with pytest.raises(GitError):
+        commit_of(tree, "no-such-commit")
+
+
+def _numbers(text: str) -> str:
+    return f"MAX_LYRIC_TOKENS = {text}\nOTHER = 1\n"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        _numbers("1_024"),
+        _numbers("4_096"),
+        "OTHER = 1\n",
+        _numbers("2_048") + "MAX_LYRIC_TOKENS //= 2\n",
+        _numbers("1_024") + "def f():\n    MAX_LYRIC_TOKENS = 2_048\n",
+        "MAX_LYRIC_TOKENS: int = 1_024\n",
+        "(MAX_LYRIC_TOKENS := 1_024)\n",
+        "no code\n",
+        None,
+    ],
+)
+def test_a_number_that_decides_what_certifies_is_judged_by_its_name(after: str | None, tree: Path) -> None:
+    _write(tree, "acestep/request.py", _numbers("2_048"))
+    _git(tree, "commit", "-qam", "a longest prompt")
+    _write(tree, "acestep/request.py", _numbers("2_048").replace("OTHER = 1", "OTHER = 2"))
+    assert _found(tree) == []
+    if after is None:
+        (tree / "acestep" / "request.py").unlink()
+    else:
+        _write(tree, "acestep/request.py", after)
+    (finding,) = (finding for finding in harness_findings(tree, "HEAD") if finding.id == "G204")
+    assert (finding.field, finding.before) == ("acestep/request.py", "2048")
+    assert "MAX_LYRIC_TOKENS" in finding.message
+
+
+def test_the_numbers_that_decide_are_there() -> None:
+    for path, names in DECIDING.items():
+        lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+        assert [name for name in names if not any(line.startswith(f"{name} = ") for line in lines)] == []
+
+
+OF_SONGS: dict[str, str] = {
+    "import time; time.monotonic()": "time.monotonic",
+    "from time import perf_counter": "time.perf_counter",
+    "import os; os.getcwd()": "os.getcwd",
+    "import os.path; os.path.exists('x')": "os.path",
+    "from pathlib import Path": "pathlib.Path",
+    "fast = lambda path: path.exists()": ".exists",
+    "fast = lambda path: path.read_text()": ".read_text",
+    "from itertools import count": "itertools.count",
+    "fast = lambda request: request.language == 'ja'": ".language",
+    "fast = lambda request: getattr(request, 'seed')": ".seed",
+    "fast = lambda latents: latents.cpu()": ".cpu",
+    "fast = lambda latents: latents.to('cpu')": '"cpu"',
+    "fast = lambda latents: id(latents)": "id",
+    "import gc; gc.isenabled()": "gc.isenabled",
+    "import torch; torch.is_inference_mode_enabled()": "torch.is_inference_mode_enabled",
+    "import torch; torch.get_num_threads()": "torch.get_num_threads",
+    "from torch import rand": "torch.rand",
+    "import logging; logging.getLogger().isEnabledFor(1)": ".isEnabledFor",
+    "from threading import current_thread": "threading.current_thread",
+    "from click import get_current_context": "click.get_current_context",
+}
+EVERYWHERE: dict[str, str] = {
+    "import pickle": "pickle",
+    "import posix": "posix",
+    "import platform": "platform",
+    "from socket import gethostname": "socket.gethostname",
+    "import torch; torch._C._len_torch_dispatch_stack()": "torch._C._len_torch_dispatch_stack",
+    "from torch.utils import _python_dispatch": "torch.utils._python_dispatch",
+    "import torch; torch.load('x')": "torch.load",
+    "import torch; torch.library.custom_op": "torch.library.custom_op",
+    "from types import FunctionType": "types.FunctionType",
+    "import io; io.open('x')": "io.open",
+    "compile('1', '', 'eval')": "compile",
+    "fast = lambda x: x.is_pinned()": ".is_pinned",
+}
+
+
+@pytest.mark.parametrize("code", [*OF_SONGS, *EVERYWHERE])
+def test_what_makes_a_probe_another_run_than_a_song_is_named_where_songs_are_made(code: str, tree: Path) -> None:
+    _write(tree, "acestep/engine/denoise.py", f"x = 1\n{code}\n")
+    named = {finding.after for finding in harness_findings(tree, "HEAD")}
+    assert (OF_SONGS | EVERYWHERE)[code] in named
+    _write(tree, "acestep/engine/denoise.py", "x = 1\n")
+    _write(tree, "acestep/knobs_of_page.py", f"x = 1\n{code}\n")
+    assert bool(list(harness_findings(tree, "HEAD"))) is (code in EVERYWHERE)
+
+
+def test_a_name_that_a_file_uses_already_is_named_where_it_is_used_once_more(tree: Path) -> None:
+    _write(tree, "acestep/engine/denoise.py", "import os\nx = os.environ\ny = 1\n")
+    _git(tree, "commit", "-qam", "reads the environment")
+    _write(tree, "acestep/engine/denoise.py", "import os\ny = 2\n\nx = os.environ\n")
+    assert _found(tree) == []
+    _write(tree, "acestep/engine/denoise.py", "import os\nx = os.environ\ny = 'CI' in os.environ\n")
+    (finding,) = harness_findings(tree, "HEAD")
+    assert (finding.id, finding.after) == ("G206", "os.environ")
+    assert "line 3 " in finding.message
