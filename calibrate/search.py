@@ -71,11 +71,6 @@ def failures_needed(spurious_rate: float) -> int:
     return 1 if spurious_rate == 0 else math.floor(math.log(CHANCE_OF_ERROR) / math.log(spurious_rate)) + 1
 
 
-def most_points(length: int) -> int:
-    """Return the largest number of points that a search of a line asks."""
-    return 2 * (length - 1).bit_length() + 4
-
-
 def find_boundary(
     line: SearchPoints, ask: Callable[[int], PointResult], spurious_rate: float = WORST_SPURIOUS_RATE
 ) -> Found:

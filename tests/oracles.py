@@ -13,11 +13,15 @@ from calibrate.search import (
     PointResult,
     SearchPoints,
     find_boundary,
-    most_points,
 )
 
 GRIDS = (4, 10, 60, 592)
 """Batches, whole minutes, ten-second steps, and single seconds."""
+
+
+def most_points(length: int) -> int:
+    """The largest number of points that a search of a line may ask."""
+    return 2 * (length - 1).bit_length() + 4
 
 
 def growing(predicted: Sequence[int], cap_bytes: int) -> SearchPoints:

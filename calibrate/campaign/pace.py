@@ -27,7 +27,7 @@ class Paced(msgspec.Struct, frozen=True, kw_only=True):
 class Pace:
     """Counts answers and the time they took; `remaining` returns the tasks that are likely still to come.
 
-    `left_s` are the seconds that were estimated after the last answer.
+    `left_s` are the seconds that were estimated after the last answer, 0 before there is an estimate.
     """
 
     def __init__(
@@ -56,13 +56,17 @@ class Pace:
     def step(self, task: ProbeTask) -> Paced:
         """Call after each answer; return the campaign's progress."""
         self._done += 1
-        self._spent += self._cost.of(task)
-        now = self._clock()
+        cost, now = self._cost.of(task), self._clock()
+        if self._done == 1:
+            # What the first answer waited for, such as imports, does not come again.
+            self._started = now
+        else:
+            self._spent += cost
         if task in self._left:
             self._left.remove(task)
         if not self._left or now - self._told >= PATIENCE_S:
             self._left, self._told = list(self._remaining()), now
-        self.left_s = (now - self._started) / max(self._spent, 1e-9) * self._cost.ahead(self._left)
+        self.left_s = (now - self._started) / self._spent * self._cost.ahead(self._left) if self._spent else 0.0
         return Paced(done=self._done, left=len(self._left), left_s=self.left_s)
 
 

@@ -24,9 +24,9 @@ from calibrate.campaign.pace import Pace, Paced
 from calibrate.executors.base import Executor
 from calibrate.executors.questions import Fit, Fitted, JournalEntry, Probed, ProbeTask, Question
 from calibrate.record.measurement import Certificate, RecordedProbe
-from calibrate.search import Certainty, failures_needed, most_points
+from calibrate.search import Certainty
 from calibrate.table.choice import PROBED, choose_tier
-from calibrate.table.knobs import Config, configs_of, describe_knobs
+from calibrate.table.knobs import configs_of, describe_knobs
 from calibrate.table.policy import Policy, budget_bytes
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -105,23 +105,6 @@ def run_campaign(
     for sentence in (findings := campaign.findings()).uncertain:
         progress(sentence)
     return findings
-
-
-def most_probes(policy: Policy, scope: CampaignScope, spurious_rate: float = 0.0) -> int:
-    """Return the largest number of probes of a campaign on a card with this spurious rate."""
-    each = 2 + most_points(len(policy.durations_s.values))
-    points = 0
-    for tier in map(policy.tier_of, scope.sizes_gib):
-        thinking = len(scope.models) * sum(backend in scope.backends for backend in tier.backends_allowed)
-        rungs = len(policy.preference) * (1 + thinking * len(tier.lm_quantizations))
-        batches = (1 + thinking) * (len(policy.batches.values) - 1)
-        points += (rungs + batches) * each + len(Config) + (2 if scope.in_full else 0)
-    return points * failures_needed(spurious_rate)
-
-
-def least_probes(policy: Policy, scope: CampaignScope) -> int:
-    """Return the number of probes if everything fits."""
-    return len(_Campaign(policy, scope, SIMULATED, {}).missing(everything_fits))
 
 
 def expected_tasks(policy: Policy, scope: CampaignScope, method: Method, expect: Expect) -> list[ProbeTask]:

@@ -89,7 +89,7 @@ def run_command(
     fleet = fleet_asked(device, executor, address, cards, card, as_lines=as_lines)
     from acestep.output_file import output_file
     from calibrate.campaign.probers import backends_of, executor_for, simulation
-    from calibrate.campaign.recording import Campaigning
+    from calibrate.campaign.recording import Campaigning, InterruptedCampaignError
     from calibrate.campaign.run import CampaignScope
     from calibrate.commands.run_minutes import expectation, reckoned_minutes, simulated_records, timed_minutes
     from calibrate.executors.cards import simulated_as
@@ -120,21 +120,30 @@ def run_command(
         minutes = timed_minutes(tasks, simulation(system=system)) if simulated else reckoned_minutes(tasks, records)
         console.notify(f"It takes {minutes}.")
         return Exit.OK
-    with output_file(output) as write, executor_for(device, method, system, imagined) as by:
-        _measure(by, campaigning, output, write)
+    try:
+        with output_file(output) as write, executor_for(device, method, system, imagined) as by:
+            _measure(by, campaigning, output, write)
+    except (InterruptedCampaignError, KeyboardInterrupt) as interruption:
+        raise click.Abort(_what_is_kept(interruption)) from None
     return Exit.OK
+
+
+def _what_is_kept(interruption: BaseException | None) -> str:
+    """Return what an interrupted campaign keeps; a second Ctrl-C, while its processes are ended, must not hide it."""
+    from calibrate.campaign.recording import InterruptedCampaignError
+
+    while interruption is not None and not isinstance(interruption, InterruptedCampaignError):
+        interruption = interruption.__context__
+    return str(interruption or "")
 
 
 def _measure(executor: "Executor", campaigning: "Campaigning", output: Path, write: Callable[[str], None]) -> None:
     from calibrate.campaign.probers import introduction
-    from calibrate.campaign.recording import InterruptedCampaignError, run_and_record
+    from calibrate.campaign.recording import run_and_record
 
     started = time.monotonic()
     console.notify(introduction(executor, campaigning.scope.variant, campaigning.scope.system))
-    try:
-        findings = run_and_record(executor, campaigning, output, write, console.notify)
-    except InterruptedCampaignError as interruption:
-        raise click.Abort(str(interruption)) from None
+    findings = run_and_record(executor, campaigning, output, write, console.notify)
     console.notify(f"{len(findings.probes)} probes written to {output} after {time.monotonic() - started:.0f} s.")
 
 
@@ -142,7 +151,7 @@ def _tell_plan(policy: "Policy", scope: "CampaignScope", device: str, expect: "E
     """Say what would be asked, and return it as far as it can be foretold."""
     from calibrate.campaign.boundary import Method
     from calibrate.campaign.probers import spurious_rate_of
-    from calibrate.campaign.run import expected_tasks, least_probes, most_probes
+    from calibrate.campaign.run import expected_tasks
     from calibrate.table.policy import budget_bytes
 
     budgets = ", ".join(
@@ -156,12 +165,8 @@ def _tell_plan(policy: "Policy", scope: "CampaignScope", device: str, expect: "E
         f"Songs of {lengths[0]} to {lengths[-1]} s in batches of {batches}; language models: {models}; offload and"
         f" weights, until the longest song fits: {rungs}."
     )
-    least, most = least_probes(policy, scope), most_probes(policy, scope, spurious_rate_of(device))
     tasks = expected_tasks(policy, scope, Method(spurious_rate=spurious_rate_of(device)), expect)
-    console.notify(
-        f"About {len(tasks)} probes, as far as can be foretold: {least} if everything fits, at most {most} in the worst"
-        " case."
-    )
+    console.notify(f"About {len(tasks)} probes, as far as can be foretold.")
     if left_out := [model for model in LM_MODELS if model not in scope.models]:
         console.notify(
             f"Without {', '.join(left_out)} this record covers no tier, so `merge` makes no table of it; it can be"

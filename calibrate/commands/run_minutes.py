@@ -24,6 +24,9 @@ from calibrate.timing.roofline import totals_seconds
 USUAL_CARD: Final = "RTX 3060"
 """The card that minutes are reckoned for where this machine has none with a known speed."""
 
+LONG_MIN: Final = 90
+"""Minutes from which on hours are said too."""
+
 QUICKEST_SHARE: Final = 0.5
 LONGEST_SHARE: Final = 2.0
 """The range around reckoned minutes: no campaign on a real card has been timed yet."""
@@ -89,4 +92,5 @@ def _card_here() -> tuple[CardSpeed, str]:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{max(1, ceil(seconds / 60))} min"
+    whole = max(1, ceil(seconds / 60))
+    return f"{whole} min" if whole < LONG_MIN else f"{whole // 60} h {whole % 60} min"

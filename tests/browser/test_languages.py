@@ -23,6 +23,16 @@ CONTROLS = (
 """Blocks with words in them, by tab."""
 
 
+BUTTONS = ("generate", "plan", "cancel")
+
+LINES = """(name) => {
+  const text = document.createRange();
+  text.selectNodeContents(document.getElementById(name));
+  return new Set([...text.getClientRects()].filter((one) => one.width > 0).map((one) => Math.round(one.top))).size;
+}"""
+"""How many lines the name of a button takes; 0 where it is not shown."""
+
+
 @pytest.mark.parametrize("language", SCRIPTS)
 def test_every_control_has_a_name_in_the_language_of_the_browser(language: str, server: Server, visit: Visit) -> None:
     page = visit("about:blank", locale=language)
@@ -42,6 +52,7 @@ def test_every_control_has_a_name_in_the_language_of_the_browser(language: str, 
         # What a key without a translation looks like: ui.generate, label_caption, {count}, a Python value.
         assert re.findall(r"\b[a-z]+[._][a-z_.]+\b|\{\w*\}|\bNone\b|\bKeyError\b", text) == []
         assert studio.page.evaluate("() => document.documentElement.scrollWidth") == PHONE["width"]
+        assert [name for name in BUTTONS if studio.page.evaluate(LINES, name) > 1] == []
     # The program answers in that language too: an empty form, and an example whose lyrics are in it.
     studio.turn_to(0)
     studio.generate()

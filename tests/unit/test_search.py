@@ -12,9 +12,8 @@ from calibrate.search import (
     SearchPoints,
     failures_needed,
     find_boundary,
-    most_points,
 )
-from tests.oracles import Oracle, growing, oracle, shrinking, survey
+from tests.oracles import Oracle, growing, most_points, oracle, shrinking, survey
 
 SAMPLE = range(1000)
 

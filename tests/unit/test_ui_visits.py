@@ -248,7 +248,7 @@ def test_the_guard_panel_says_what_the_guard_would_do() -> None:
     assert roomy.at_once == 8
     # Weights that are not on the card leave no room behind them.
     assert outlook(EXACT, model(rest=GIB), request, free_bytes=free, held_bytes=0).at_once == 3
-    assert "All 8 songs fit" in guard_html(EXACT, roomy, WORDS)
+    assert "8 songs at once fit" in guard_html(EXACT, roomy, WORDS)
     tight = outlook(EXACT, model(fixed=9 * GIB), Request(caption="x", duration_s=60))
     assert "is tried all the same" in guard_html(EXACT, tight, WORDS)
     assert tight.room_bytes == 7.5 * GIB
