@@ -197,9 +197,9 @@ SCENARIO_FAULTS = (
     _kept(
         "the rotary tables of each length are kept",
         "acestep/dit/denoiser.py",
-        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n",
-        "        rotary = rotary_table(hidden.shape[1], model.head_dim, model.rope_theta, hidden)\n"
-        "        type(self).known = {**getattr(type(self), 'known', {}), hidden.shape[1]: rotary}\n",
+        "        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])\n",
+        "        rotary = rotary_table(hidden[0].shape[1], model.head_dim, model.rope_theta, hidden[0])\n"
+        "        type(self).known = {**getattr(type(self), 'known', {}), hidden[0].shape[1]: rotary}\n",
         PAGE,
     ),
     _kept(
