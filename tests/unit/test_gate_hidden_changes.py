@@ -192,3 +192,35 @@ def test_a_name_that_a_file_uses_already_is_named_where_it_is_used_once_more(tre
     (finding,) = harness_findings(tree, "HEAD")
     assert (finding.id, finding.after) == ("G206", "os.environ")
     assert "line 3 " in finding.message
+
+
+READS_A_VALUE = "def ready(x):\n    return x.item()\n"
+MAKES = "def make(x):\n    return {}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (READS_A_VALUE + MAKES.format("x"), MAKES.format("x.item()"), 2),
+        (READS_A_VALUE + MAKES.format("x"), MAKES.format("x.item()") + READS_A_VALUE.replace("x.item()", "x"), 2),
+        (READS_A_VALUE, "class Song:\n    def ready(self, x):\n        return x.item()\n", 3),
+        (READS_A_VALUE, "flag = x.item()\n", 1),
+    ],
+    ids=["another function", "exchanged between functions", "a method of the same name", "outside of all functions"],
+)
+def test_a_new_use_is_named_also_where_another_is_taken_out_elsewhere_in_the_file(
+    before: str, after: str, line: int, tree: Path
+) -> None:
+    _write(tree, "acestep/engine/denoise.py", before)
+    _git(tree, "commit", "-qam", "reads a value")
+    _write(tree, "acestep/engine/denoise.py", after)
+    (finding,) = harness_findings(tree, "HEAD")
+    assert (finding.id, finding.after) == ("G206", ".item")
+    assert f"line {line} " in finding.message
+
+
+def test_a_whole_function_may_move_in_its_file(tree: Path) -> None:
+    _write(tree, "acestep/engine/denoise.py", READS_A_VALUE + MAKES.format("x"))
+    _git(tree, "commit", "-qam", "reads a value")
+    _write(tree, "acestep/engine/denoise.py", MAKES.format("x + 1") + READS_A_VALUE)
+    assert _found(tree) == []
