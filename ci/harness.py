@@ -5,7 +5,7 @@ Nothing of the change is imported: its files are compared with the base through 
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -100,6 +100,10 @@ _COMPILED = re.compile(r"(^|/)__pycache__/|\.pyc$")
 _LINKS = {"120000": "a link", "160000": "a submodule"}
 
 
+_GONE = "000000"
+"""The file mode of a path that the change takes away."""
+
+
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
     """A path that differs from the base, whether the base lacks it, and its file mode in the change."""
 
@@ -135,10 +139,10 @@ def harness_findings(tree: Path, base: str) -> Iterator[Finding]:
     commit = commit_of(tree, base)
     known = set(_texts(git(tree, "ls-tree", "-z", "--name-only", commit)))
     all_changed = changed_paths(tree, base)
-    alike = _alike([*_texts(git(tree, "ls-files", "-z")), *(changed.path for changed in all_changed)])
+    alike = _alike(_there(tree, all_changed))
     for changed in all_changed:
         path = changed.path
-        if reason := _reason(changed, known) or _collision(path, alike):
+        if reason := _reason(changed, known) or ("" if changed.mode == _GONE else _collision(path, alike)):
             yield _about(path, reason)
         elif path.startswith("acestep/") and path.endswith(".py"):
             yield from _reaching(tree, commit, changed)
@@ -167,7 +171,15 @@ def _unseen(tree: Path) -> list[str]:
     return [path for mark, _, path in marked if mark.islower() or mark == "S"]
 
 
-def _alike(paths: list[str]) -> dict[str, set[str]]:
+def _there(tree: Path, all_changed: Iterable[Changed]) -> set[str]:
+    """The files that the change has: those of git's index that are not deleted, and those that git does not track."""
+    gone = {changed.path for changed in all_changed if changed.mode == _GONE}
+    gone |= set(_texts(git(tree, "ls-files", "-z", "--deleted")))
+    listed = set(_texts(git(tree, "ls-files", "-z"))) - gone
+    return listed | {changed.path for changed in all_changed if changed.mode != _GONE}
+
+
+def _alike(paths: Iterable[str]) -> dict[str, set[str]]:
     """The files and folders by their name in small letters: systems that do not tell them apart keep only one."""
     alike: dict[str, set[str]] = {}
     for path in paths:

@@ -53,6 +53,30 @@ def test_a_name_that_means_something_elsewhere_is_for_a_maintainer(name: str, tr
     assert _found(tree) == [("G204", name)]
 
 
+@pytest.mark.parametrize("staged", [True, False])
+@pytest.mark.parametrize(("old", "new"), [("docs/page.md", "docs/Page.md"), ("docs", "Docs")])
+def test_a_file_or_folder_may_be_renamed_in_upper_or_lower_case(old: str, new: str, staged: bool, tree: Path) -> None:
+    if staged:
+        _git(tree, "mv", old, new)
+    else:
+        (tree / old).rename(tree / new)
+    assert _found(tree) == []
+    _git(tree, "add", "-A")
+    _git(tree, "commit", "-qm", "renamed")
+    assert _found(tree, "HEAD~1") == []
+    _write(tree, "docs/page.md", "again\n")
+    assert ("G204", "docs/page.md") in _found(tree, "HEAD~1")
+
+
+def test_a_file_that_is_gone_again_differs_from_none(tree: Path) -> None:
+    _write(tree, "docs/Page.md")
+    _git(tree, "add", "-A")
+    assert _found(tree) == [("G204", "docs/Page.md")]
+    (tree / "docs" / "Page.md").unlink()
+    _write(tree, "docs/page.md", "another\n")
+    assert _found(tree) == []
+
+
 def test_a_new_list_of_what_git_ignores_is_none_but_hides_no_code(tree: Path) -> None:
     _write(tree, ".gitignore", "acestep/engine/fast.py\n__pycache__/\nvenv/\n")
     _write(tree, "acestep/__pycache__/knobs.pyc")
