@@ -13,6 +13,7 @@ import msgspec
 from calibrate.git import commit_of, git
 from ci.findings import Finding
 from ci.looking import new_looks
+from ci.starting import is_idle, start_problem
 
 JUDGING = (
     "ci/",
@@ -58,19 +59,6 @@ _SHOWING = ("calibrate/explain/", "calibrate/profiling/", "calibrate/report/")
 UNSEEN = tuple(f"acestep/lm/backends/vllm_{name}.py" for name in ("engine", "model", "rows"))
 """What is handed to vLLM's engine: it allocates by itself, where no simulation sees it."""
 
-STARTING = re.compile(
-    r"(^|/)((site|user)customize(\.py|/.*)|conftest\.py|setup\.(py|cfg)|hatch_build\.py|pyproject\.toml|pyvenv\.cfg"
-    r"|pytest\.(ini|toml)|tox\.(ini|toml)|noxfile\.py|(mypy|pip)\.ini|pip\.conf|(ruff|uv|hatch|pixi|pylock)\.toml"
-    r"|uv\.lock|meson\.build|cmakelists\.txt|dockerfile|jenkinsfile|azure-pipelines\.ya?ml"
-    r"|(gnu)?makefile|\.(?!gitignore$)[^/]*(/.*)?|[^/]*\.(dist|egg)-info(/.*)?"
-    r"|[^/]*\.(mk|pth|_pth|pyc|pyo|pyw|so|pyd|dll|dylib|egg|egg-link|whl|zip|pyz))$",
-    re.IGNORECASE,
-)
-"""Names of files that run, or change what runs, without being asked for: by Python, pytest, pip, make or git.
-
-And all hidden files, which editors and other tools read, but git's list of what it ignores.
-"""
-
 DECIDING = {
     "acestep/clip.py": ("LATENT_HOP", "MAX_ASKED_S", "SAMPLE_RATE"),
     "acestep/fields.py": ("LONGEST_PLAN_S", "SHORTEST_PLAN_S"),
@@ -115,6 +103,7 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
 def changed_paths(tree: Path, base: str) -> tuple[Changed, ...]:
     """Every path of a checkout that differs from a commit, files that git does not track yet included.
 
+    Hidden ones that git does not track, and that nothing runs or reads, are no part of a change.
     Raises `GitError` where git cannot tell.
     """
     commit = commit_of(tree, base)
@@ -128,7 +117,8 @@ def changed_paths(tree: Path, base: str) -> tuple[Changed, ...]:
     ignored = _texts(git(tree, "ls-files", "-z", "--others", "--", *_CODE))
     untracked |= {path for path in ignored if not _COMPILED.search(path)}
     modes = {path: "120000" if (tree / path).is_symlink() else "100644" for path in sorted(untracked)}
-    return (*found, *(Changed(path=path, added=True, mode=mode) for path, mode in modes.items()))
+    brought = {path: mode for path, mode in modes.items() if mode in _LINKS or not is_idle(path)}
+    return (*found, *(Changed(path=path, added=True, mode=mode) for path, mode in brought.items()))
 
 
 def harness_findings(tree: Path, base: str) -> Iterator[Finding]:
@@ -241,8 +231,8 @@ def _reason(changed: Changed, known: set[str]) -> str:
         return (
             "decides what vLLM takes, which is not simulated; compare `python -m tools.vllm_footprint` before and after"
         )
-    if STARTING.search(changed.path):
-        return "runs without being asked for and is changed"
+    if problem := start_problem(changed.path):
+        return problem
     if changed.added and path.suffix.casefold() == ".py" and path.parts[0] not in known:
         return "is new beside the packages, where it can be imported instead of a library"
     return ""

@@ -41,9 +41,24 @@ ODD_NAMES = (
     *("acestep/aux.py", "acestep/con", "docs/-o.md", "docs/page.", "docs/nul.md"),
 )
 STARTS = (
-    *(".envrc", ".vscode/tasks.json", ".devcontainer/devcontainer.json", ".python-version", ".coveragerc", "docs/.x"),
+    *(".envrc", ".vscode/tasks.json", ".devcontainer/devcontainer.json", ".coveragerc", ".pre-commit-config.yaml"),
+    *(
+        ".gitattributes",
+        "acestep/.gitmodules",
+        ".githooks/pre-commit",
+        ".husky/pre-push",
+        ".pdbrc",
+        ".idea/startup.xml",
+    ),
+    *(".a.pth", ".pytest.ini", ".x/conftest.py", ".x/y.so", "acestep/.x.py", "acestep/.x.pyc", "acestep/.x.json"),
     *("pytest.toml", "mypy.ini", "ruff.toml", "noxfile.py", "uv.lock", "Dockerfile", "MAKEFILE", "Setup.py"),
     *("acestep.dist-info/entry_points.txt", "acestep.egg-info/x.txt", "acestep/x.pyw", "torch.zip", "Torch.PY"),
+    *("tiers/measurements/.x.json", ".ci/more", ".github/more", ".idea/startup.xml"),
+)
+IDLE = (
+    *(".idea/a", ".vscode/settings.json", ".coverage", ".python-version", "acestep/.DS_Store", "acestep/.a.py.swp"),
+    *("tiers/measurements/.x.json.part", "ci/.DS_Store", "docs/.x", "acestep/.x/y.json"),
+    *("acestep/.cache/.gitignore", "tests/.x/.gitkeep"),
 )
 
 
@@ -51,6 +66,36 @@ STARTS = (
 def test_a_name_that_means_something_elsewhere_is_for_a_maintainer(name: str, tree: Path) -> None:
     _write(tree, name)
     assert _found(tree) == [("G204", name)]
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_a_hidden_file_that_nothing_runs_or_reads_is_named_only_where_a_change_brings_it(name: str, tree: Path) -> None:
+    _write(tree, name)
+    assert _found(tree) == []
+    _git(tree, "add", "--force", name)
+    assert _found(tree) == [("G204", name)]
+    _git(tree, "commit", "-qm", "a hidden file")
+    assert _found(tree, "HEAD~1") == [("G204", name)]
+
+
+def test_a_hidden_file_that_nothing_runs_or_reads_may_have_any_name(tree: Path) -> None:
+    _write(tree, ".idea/my words.xml")
+    assert _found(tree) == []
+
+
+def test_a_hidden_link_is_named_whatever_it_is_called(tree: Path) -> None:
+    (tree / ".x").symlink_to("nowhere")
+    assert _found(tree) == [("G204", ".x")]
+
+
+def test_only_a_file_that_can_start_code_is_said_to_run(tree: Path) -> None:
+    said = "runs, or changes what runs, without being asked for"
+    for name, runs in (("docs/.x", False), ("Makefile", True), ("docs/a.pth", True)):
+        _write(tree, name)
+        _git(tree, "add", name)
+        (finding,) = (finding for finding in harness_findings(tree, "HEAD") if finding.field == name)
+        assert (said in finding.message) is runs
+        assert ("is a hidden file" in finding.message) is not runs
 
 
 @pytest.mark.parametrize("staged", [True, False])
