@@ -29,7 +29,7 @@ def prefill_tokens(free_bytes: int, needed: Callable[[int], int]) -> int:
 def forward_bytes(config: Any, tokens: int, so_far: int, itemsize: int) -> int:
     """Return what a forward of `tokens` takes besides weights and cache, as the last part of `so_far` prompt tokens.
 
-    It is an upper bound, for numbers of `itemsize` bytes; `config` is a `Qwen3Config`.
+    It is an upper bound where attention is fused, for numbers of `itemsize` bytes; `config` is a `Qwen3Config`.
     """
     width, inner = int(config.hidden_size), int(config.intermediate_size)
     query, key = (int(heads * config.head_dim) for heads in (config.num_attention_heads, config.num_key_value_heads))
