@@ -1,5 +1,7 @@
 """Products of a few rows: every form gives the same, and the fastest is taken where it is clearly faster."""
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,7 +14,7 @@ from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.cpu import CpuDevice
 from acestep.lm.backends.pt import PtBackend
-from acestep.lm.products import FEW_ROWS, FOUR, LARGE, Product, Products, by_fours, turned
+from acestep.lm.products import FEW_ROWS, FOUR, LARGE, Product, Products, by_fours, finer, thread_clock, turned
 from tests.grammars import Counted, job_of
 from tests.small_card import SmallCard
 
@@ -91,6 +93,42 @@ def test_one_slow_call_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     before = clock.now
     products.product(hidden, weight)
     assert clock.now - before == pytest.approx(0.5)
+
+
+class Ticking:
+    """A clock that goes on by `call` seconds whenever it is read, and shows whole multiples of `tick` seconds."""
+
+    def __init__(self, tick: float, call: float, begun: float = 0) -> None:
+        self.tick, self.call, self.now = tick, call, begun
+
+    def __call__(self) -> float:
+        self.now += self.call
+        return self.now // self.tick * self.tick
+
+
+@pytest.mark.parametrize("begun", [0, 0.0156 / 2, 0.0156 - 1e-5, 0.0156 - 1.5e-6])
+def test_a_clock_that_ticks_too_rarely_to_time_a_product_is_not_used(begun: float) -> None:
+    """As on Windows, however near its next tick it is looked at."""
+    coarse, passing = Ticking(0.0156, 1e-6, begun), Ticking(1e-7, 1e-6)
+    assert finer(coarse, passing) is passing
+
+
+@pytest.mark.parametrize("tick", [1e-9, 1e-7, 1e-6, 1e-5])
+def test_a_clock_that_ticks_often_is_used(tick: float) -> None:
+    fine = Ticking(tick, 1e-6)
+    assert finer(fine, Ticking(1e-7, 1e-6)) is fine
+
+
+def test_an_interruption_does_not_make_a_clock_coarse() -> None:
+    interrupted = iter([1.0, 1.004])
+    fine = Ticking(1e-9, 1e-6, 1.004)
+    assert finer(clock := lambda: next(interrupted, None) or fine(), Ticking(1e-7, 1e-6)) is clock
+
+
+def test_the_seconds_that_a_thread_waits_are_not_counted_where_the_system_can_tell() -> None:
+    assert thread_clock() in (time.thread_time, time.perf_counter)
+    if sys.platform == "linux":
+        assert thread_clock() is time.thread_time
 
 
 @pytest.mark.parametrize(
