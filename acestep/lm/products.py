@@ -116,6 +116,7 @@ class _Trial:
 class Products:
     """The products of a model's steps on a device: those of the library, or on the CPU the fastest form.
 
+    They are kept as long as the model, so that only its first steps mix forms, and later songs are all rounded alike.
     `clock` should count the seconds that this thread has computed, because the machine may do other work meanwhile; by
     default it is `thread_clock()`.
     """

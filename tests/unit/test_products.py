@@ -13,8 +13,11 @@ from acestep.checkpoints.architecture import QwenArchitecture, arguments
 from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.cpu import CpuDevice
+from acestep.knobs import Knobs
 from acestep.lm.backends.pt import PtBackend
+from acestep.lm.language import Language
 from acestep.lm.products import FEW_ROWS, FOUR, LARGE, Product, Products, by_fours, finer, thread_clock, turned
+from acestep.units import silent
 from tests.grammars import Counted, job_of
 from tests.small_card import SmallCard
 
@@ -181,3 +184,15 @@ def test_a_model_writes_the_same_tokens_with_every_form(monkeypatch: pytest.Monk
 
     assert written(F.linear) == written(turned) == written(by_fours)
     assert set(used) == {6}, "the rows of a step, not the tokens of a prompt"
+
+
+def test_forms_are_timed_in_a_models_first_song_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Stopwatch(monkeypatch, lambda *_: 1)
+    monkeypatch.setattr("acestep.lm.products.LARGE", 1)
+    monkeypatch.setattr("acestep.lm.products.thread_clock", lambda: clock)
+    language = Language("tiny", Knobs(lm="0.6B"), CpuDevice(), longest_s=10, warn=pytest.fail)
+    jobs, timed = [job_of(Counted(12, range(900)), seed=seed) for seed in range(3)], list[int]()
+    for _ in range(3):
+        language.write(jobs, silent)
+        timed.append(clock.timed)
+    assert timed[0] == timed[1] == timed[2] > 0

@@ -15,6 +15,7 @@ from acestep.lm.forward import Cache, Decoder, cache_bytes
 from acestep.lm.job import Job
 from acestep.lm.next_tokens import NextTokens
 from acestep.lm.prefill import PREFILL_TOKENS, forward_bytes, prefill_tokens
+from acestep.lm.products import Products
 from acestep.lm.recorded_step import Stepper
 from acestep.lm.sampling import Chooser, Draft, Sampler
 
@@ -22,7 +23,8 @@ from acestep.lm.sampling import Chooser, Draft, Sampler
 class PtBackend:
     """Writes sequences with a model whose weights are on the device inside `use()`.
 
-    `chooser` chooses the tokens; by default they are sampled from the logits.
+    `chooser` chooses the tokens; by default they are sampled from the logits. `products`, if others use the model too,
+    are those of all of them.
     """
 
     def __init__(
@@ -32,11 +34,13 @@ class PtBackend:
         *,
         use: Callable[[], AbstractContextManager[None]] = nullcontext,
         chooser: Chooser | None = None,
+        products: Products | None = None,
     ) -> None:
         self._model = model
         self._device = device
         self._use = use
         self._chooser: Chooser = Sampler(device) if chooser is None else chooser
+        self._products = products or Products(device)
 
     @torch.no_grad()
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
@@ -57,7 +61,7 @@ class PtBackend:
         drafts = [_widest(job) for job in jobs]
         with self._use():
             cache = Cache(jobs, self._model.module.config, self._model.dtype, self._device.torch_device)
-            decoder = Decoder(self._model.module, self._device, cache.longest)
+            decoder = Decoder(self._model.module, self._device, cache.longest, self._products)
             chosen = NextTokens(decoder, self._device, self._chooser, drafts)
             states = decoder.read(cache)
             for lane in cache.lanes:
@@ -74,7 +78,7 @@ class PtBackend:
         jobs, module = [draft.job for draft in drafts], self._model.module
         most = max(job.max_tokens for job in jobs)
         cache = Cache(jobs, module.config, self._model.dtype, self._device.torch_device)
-        decoder = Decoder(module, self._device, cache.longest)
+        decoder = Decoder(module, self._device, cache.longest, self._products)
         stepper = Stepper(decoder, self._device)
         chosen = NextTokens(decoder, self._device, self._chooser, drafts)
         states = self._read(decoder, cache, jobs)
