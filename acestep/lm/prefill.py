@@ -1,7 +1,8 @@
 """How many tokens of a prompt are processed in one forward: more where memory is to spare. Pure.
 
 With more tokens at a time the weights are read less often and fewer operations are launched; activations and the mask
-take more memory. Promises, and so probes, count on the fewest tokens.
+take more memory. Promises, and so probes, count on the fewest tokens. Larger parts round differently, so on a card the
+same seed gives the same plan only where the free memory allows the same parts.
 """
 
 from collections.abc import Callable
