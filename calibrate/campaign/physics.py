@@ -85,15 +85,14 @@ def physics(
     progress: _Tell,
     fitted: Collection[Coefficient] = (),
     *,
-    exact: bool | None = None,
+    exact: bool,
 ) -> Iterator[Broken]:
     """Yield where a record contradicts the simulation; `progress` gets a sentence about every run that is compared.
 
     Coefficients of the guard that are among the `fitted` ones were compared before. The simulation runs today's code.
-    Where it is `exact`, as for a simulated card, every probe must be equal to it. Of a real or virtual card the runs
-    that ended are compared, within a tolerance.
+    Where it is `exact`, every probe must be equal to it, as those of a simulated card with the same code are. Otherwise
+    the runs that ended are compared, within a tolerance.
     """
-    exact = record.card.kind is RecordedCardKind.SIMULATED if exact is None else exact
     compared = [
         (place, probe)
         for place, probe in numbered_probes(record)
