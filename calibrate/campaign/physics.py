@@ -17,6 +17,7 @@ from calibrate.campaign.probers import simulation_of
 from calibrate.campaign.run import describe_probe
 from calibrate.fingerprint import code_version
 from calibrate.probes.base import MeasuredStage, Simulation
+from calibrate.record.adapting import adapts
 from calibrate.record.contributed import BrokenRule, as_finding, validate
 from calibrate.record.measurement import (
     Coefficient,
@@ -26,7 +27,7 @@ from calibrate.record.measurement import (
     load_measurement,
     recorded_stages,
 )
-from calibrate.record.rules import CHOOSING, Broken, RuleLevel, declared, numbered_probes
+from calibrate.record.rules import Broken, RuleLevel, declared, numbered_probes
 from calibrate.table.knobs import eager
 from calibrate.verdict import Verdict
 from calibrate.workload import PROBE_STEPS, Workload
@@ -180,7 +181,7 @@ def _contradictions(place: str, probe: RecordedProbe, simulation: Simulation) ->
         at = f"{place}.stages[{number}]"
         if stage.name not in simulated or (probe.verdict is Verdict.DEGRADED and number == len(probe.stages) - 1):
             continue
-        yield from _compared(at, stage, simulated[stage.name], chosen=stage.name in CHOOSING)
+        yield from _compared(at, stage, simulated[stage.name], chosen=adapts(stage.name, probe.knobs, probe.workload))
 
 
 def _compared(at: str, stage: MeasuredStage, simulated: MeasuredStage, *, chosen: bool) -> Iterator[Broken]:
