@@ -16,7 +16,7 @@ from acestep.stage import Stage
 from acestep.units import mib
 from calibrate.campaign.probers import simulation_of
 from calibrate.campaign.run import describe_probe
-from calibrate.fingerprint import code_version
+from calibrate.fingerprint import LIBRARIES, code_version, library_versions
 from calibrate.probes.base import MeasuredStage, Simulation
 from calibrate.record.adapting import adapts
 from calibrate.record.contributed import BrokenRule, as_finding, validate
@@ -79,9 +79,17 @@ def require_possible(path: Path, record: Measurement, progress: _Tell) -> None:
 
 
 def _impossible(record: Measurement, progress: _Tell) -> Iterator[Broken]:
-    # Other code may have taken other bytes in the simulation too; a promise has to hold all the same.
-    exact = record.card.kind is RecordedCardKind.SIMULATED and record.code_version == code_version()
+    # Other code and libraries may have taken other bytes in the simulation too; a promise has to hold all the same.
+    exact = record.card.kind is RecordedCardKind.SIMULATED and _simulated_by_this(record)
     yield from physics(record, simulation_of(record.card, record.environment.torch), progress, exact=exact)
+
+
+def _simulated_by_this(record: Measurement) -> bool:
+    """Whether a record is of the code and of the versions of the libraries that are here."""
+    # The version of Python allocates nothing on a card.
+    libraries = library_versions()
+    alike = all(getattr(record.environment, name) == libraries[name] for name in LIBRARIES)
+    return alike and record.code_version == code_version()
 
 
 def physics(
