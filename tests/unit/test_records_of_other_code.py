@@ -7,12 +7,17 @@ import msgspec
 import pytest
 
 from acestep.errors import InvalidInputError
+from acestep.knobs import Knobs
 from acestep.stage import Stage
-from calibrate.campaign.physics import require_possible
+from acestep.units import MIB
+from calibrate.campaign.physics import findings_of, require_possible
+from calibrate.files import pretty_json
 from calibrate.fingerprint import LIBRARIES
 from calibrate.record.measurement import Measurement
+from calibrate.record.rules import RuleLevel
 from calibrate.verdict import Verdict
-from tests.fakes import AnalyticProber
+from calibrate.workload import Workload
+from tests.fakes import AnalyticProber, Hungry, measured
 from tests.lies import HONEST
 
 Change = Callable[[Measurement], Measurement]
@@ -68,3 +73,31 @@ def test_other_code_or_libraries_are_compared_within_the_tolerance(change: Chang
 def test_another_python_is_no_other_simulation() -> None:
     assert is_possible(with_other("python")(grown(1.0)))
     assert not is_possible(with_other("python")(grown(1.005)))
+
+
+def validated(record: Measurement, folder: Path) -> tuple[list[str], str]:
+    """The rules that stop a record's file at `calibrate validate`, and all that is said meanwhile."""
+    path, said = folder / "record.json", list[str]()
+    path.write_text(pretty_json(record.sealed()), encoding="utf-8")
+    found = findings_of(path, said.append)
+    return [one.id for one in found if one.level is RuleLevel.ERROR], " ".join(said)
+
+
+@pytest.mark.parametrize("change", [of_other_code, *map(with_other, LIBRARIES)])
+def test_a_change_that_takes_less_memory_is_not_refused_by_the_base(change: Change, tmp_path: Path) -> None:
+    class Less(AnalyticProber):
+        def music_bytes(self, knobs: Knobs, workload: Workload) -> int:
+            return int(super().music_bytes(knobs, workload) * 0.96)
+
+    record = change(measured(Less()))
+    refused, said = validated(record, tmp_path)
+    assert refused == []
+    assert "not compared with the simulation" in said
+    assert not is_possible(record)
+
+
+def test_a_record_of_this_code_is_compared(tmp_path: Path) -> None:
+    assert validated(HONEST, tmp_path)[0] == []
+    refused, said = validated(measured(Hungry(MIB)), tmp_path)
+    assert set(refused) == {"V205"}
+    assert "not compared" not in said
