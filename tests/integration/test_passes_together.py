@@ -34,6 +34,7 @@ from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.prober import REGIONS, SimulatedProber, full_size
+from calibrate.record.adapting import adapts
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.copying_cards import EagerCard, LateCard
@@ -80,6 +81,19 @@ def test_a_step_without_guidance_has_one_pass() -> None:
     apart, many = song_and_copies(Variant.BASE, fields, Offload.STREAM, full(LateCard()))
     assert together == apart == resident
     assert few < many < 2 * few - 1
+
+
+@pytest.mark.parametrize("variant", [Variant.TURBO, Variant.BASE])
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("offload", [Offload.CPU_DIT, Offload.STREAM, Offload.STREAM_ENCODERS])
+def test_the_harness_knows_where_free_memory_changes_the_passes(
+    variant: Variant, strength: float, offload: Offload
+) -> None:
+    fields = COVER | {"cover_strength": strength}
+    _, few = song_and_copies(variant, fields, offload, roomy(EagerCard()))
+    _, many = song_and_copies(variant, fields, offload, full(EagerCard()))
+    workload = Workload(batch=1, duration_s=2.5, task=Task.COVER, cover_strength=strength)
+    assert (few < many) == adapts(Stage.DENOISE, Knobs(variant=variant, offload=offload), workload)
 
 
 class InPieces(LateCard):
