@@ -96,6 +96,12 @@ def test_a_change_that_takes_less_memory_is_not_refused_by_the_base(change: Chan
     assert not is_possible(record)
 
 
+def test_the_name_of_a_file_gives_no_line_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "a\n::error::b"
+    folder.mkdir()
+    assert "\n" not in validated(of_other_code(HONEST), folder)[1]
+
+
 def test_a_record_of_this_code_is_compared(tmp_path: Path) -> None:
     assert validated(HONEST, tmp_path)[0] == []
     refused, said = validated(measured(Hungry(MIB)), tmp_path)
