@@ -19,7 +19,7 @@ from calibrate.campaign.run import describe_probe
 from calibrate.fingerprint import LIBRARIES, code_version, library_versions
 from calibrate.probes.base import MeasuredStage, Simulation
 from calibrate.record.adapting import adapts
-from calibrate.record.contributed import BrokenRule, as_finding, shown, validate
+from calibrate.record.contributed import BrokenRule, as_finding, safe_text, validate
 from calibrate.record.measurement import (
     Coefficient,
     Measurement,
@@ -74,8 +74,8 @@ def findings_of(path: Path, progress: _Tell) -> list[BrokenRule]:
     record = load_measurement(path)
     if record.card.kind is RecordedCardKind.SIMULATED and not _simulated_by_this(record):
         progress(
-            f"{shown(str(path))} is of the simulated card with other code or libraries than those here, so it is not"
-            " compared with the simulation; `python -m ci.gate` compares it with that of its own change."
+            f"{safe_text(str(path))} is of the simulated card with other code or libraries than those here, so it is"
+            " not compared with the simulation; `python -m ci.gate` compares it with that of its own change."
         )
         return found
     return [*found, *(as_finding(path, broken) for broken in _impossible(record, progress))]
