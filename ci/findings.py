@@ -115,7 +115,7 @@ GATE_RULES: dict[str, GateRule] = {
             "G201": "the base is there and can be read",
             "G202": "something was compared",
             "G203": "every certified cell could be probed again",
-            "G204": "nothing that judges a change, or that runs without being asked for, changes unseen",
+            "G204": "nothing that judges a change, or that may run without being asked for, changes unseen",
             "G205": "the judge at the base and the judge of the change find the same",
             "G206": "the pipeline does not look at what judges it, nor at the kind of device it has",
             "G207": "the code of the base can read what a change of the judge brings",

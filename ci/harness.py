@@ -5,7 +5,7 @@ Nothing of the change is imported: its files are compared with the base through 
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from calibrate.git import commit_of, git
 from ci.findings import Finding
 from ci.looking import new_looks
+from ci.starting import is_idle, start_problem
 
 JUDGING = (
     "ci/",
@@ -58,19 +59,6 @@ _SHOWING = ("calibrate/explain/", "calibrate/profiling/", "calibrate/report/")
 UNSEEN = tuple(f"acestep/lm/backends/vllm_{name}.py" for name in ("engine", "model", "rows"))
 """What is handed to vLLM's engine: it allocates by itself, where no simulation sees it."""
 
-STARTING = re.compile(
-    r"(^|/)((site|user)customize(\.py|/.*)|conftest\.py|setup\.(py|cfg)|hatch_build\.py|pyproject\.toml|pyvenv\.cfg"
-    r"|pytest\.(ini|toml)|tox\.(ini|toml)|noxfile\.py|(mypy|pip)\.ini|pip\.conf|(ruff|uv|hatch|pixi|pylock)\.toml"
-    r"|uv\.lock|meson\.build|cmakelists\.txt|dockerfile|jenkinsfile|azure-pipelines\.ya?ml"
-    r"|(gnu)?makefile|\.(?!gitignore$)[^/]*(/.*)?|[^/]*\.(dist|egg)-info(/.*)?"
-    r"|[^/]*\.(mk|pth|_pth|pyc|pyo|pyw|so|pyd|dll|dylib|egg|egg-link|whl|zip|pyz))$",
-    re.IGNORECASE,
-)
-"""Names of files that run, or change what runs, without being asked for: by Python, pytest, pip, make or git.
-
-And all hidden files, which editors and other tools read, but git's list of what it ignores.
-"""
-
 DECIDING = {
     "acestep/clip.py": ("LATENT_HOP", "MAX_ASKED_S", "SAMPLE_RATE"),
     "acestep/fields.py": ("LONGEST_PLAN_S", "SHORTEST_PLAN_S"),
@@ -100,6 +88,10 @@ _COMPILED = re.compile(r"(^|/)__pycache__/|\.pyc$")
 _LINKS = {"120000": "a link", "160000": "a submodule"}
 
 
+_GONE = "000000"
+"""The file mode of a path that the change takes away."""
+
+
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
     """A path that differs from the base, whether the base lacks it, and its file mode in the change."""
 
@@ -111,6 +103,7 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
 def changed_paths(tree: Path, base: str) -> tuple[Changed, ...]:
     """Every path of a checkout that differs from a commit, files that git does not track yet included.
 
+    Hidden ones that git does not track, and that nothing runs or reads, are no part of a change.
     Raises `GitError` where git cannot tell.
     """
     commit = commit_of(tree, base)
@@ -124,7 +117,8 @@ def changed_paths(tree: Path, base: str) -> tuple[Changed, ...]:
     ignored = _texts(git(tree, "ls-files", "-z", "--others", "--", *_CODE))
     untracked |= {path for path in ignored if not _COMPILED.search(path)}
     modes = {path: "120000" if (tree / path).is_symlink() else "100644" for path in sorted(untracked)}
-    return (*found, *(Changed(path=path, added=True, mode=mode) for path, mode in modes.items()))
+    brought = {path: mode for path, mode in modes.items() if mode in _LINKS or not is_idle(path)}
+    return (*found, *(Changed(path=path, added=True, mode=mode) for path, mode in brought.items()))
 
 
 def harness_findings(tree: Path, base: str) -> Iterator[Finding]:
@@ -135,10 +129,10 @@ def harness_findings(tree: Path, base: str) -> Iterator[Finding]:
     commit = commit_of(tree, base)
     known = set(_texts(git(tree, "ls-tree", "-z", "--name-only", commit)))
     all_changed = changed_paths(tree, base)
-    alike = _alike([*_texts(git(tree, "ls-files", "-z")), *(changed.path for changed in all_changed)])
+    alike = _alike(_there(tree, all_changed))
     for changed in all_changed:
         path = changed.path
-        if reason := _reason(changed, known) or _collision(path, alike):
+        if reason := _reason(changed, known) or ("" if changed.mode == _GONE else _collision(path, alike)):
             yield _about(path, reason)
         elif path.startswith("acestep/") and path.endswith(".py"):
             yield from _reaching(tree, commit, changed)
@@ -167,7 +161,15 @@ def _unseen(tree: Path) -> list[str]:
     return [path for mark, _, path in marked if mark.islower() or mark == "S"]
 
 
-def _alike(paths: list[str]) -> dict[str, set[str]]:
+def _there(tree: Path, all_changed: Iterable[Changed]) -> set[str]:
+    """The files that the change has: those of git's index that are not deleted, and those that git does not track."""
+    gone = {changed.path for changed in all_changed if changed.mode == _GONE}
+    gone |= set(_texts(git(tree, "ls-files", "-z", "--deleted")))
+    listed = set(_texts(git(tree, "ls-files", "-z"))) - gone
+    return listed | {changed.path for changed in all_changed if changed.mode != _GONE}
+
+
+def _alike(paths: Iterable[str]) -> dict[str, set[str]]:
     """The files and folders by their name in small letters: systems that do not tell them apart keep only one."""
     alike: dict[str, set[str]] = {}
     for path in paths:
@@ -229,8 +231,8 @@ def _reason(changed: Changed, known: set[str]) -> str:
         return (
             "decides what vLLM takes, which is not simulated; compare `python -m tools.vllm_footprint` before and after"
         )
-    if STARTING.search(changed.path):
-        return "runs without being asked for and is changed"
+    if problem := start_problem(changed.path):
+        return problem
     if changed.added and path.suffix.casefold() == ".py" and path.parts[0] not in known:
         return "is new beside the packages, where it can be imported instead of a library"
     return ""

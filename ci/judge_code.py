@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from acestep.errors import AceStepError, NotMeasuredError
 from acestep.hardware.card import SIMULATED_CAPABILITY
+from acestep.limits.workspace import up_to_grain
+from acestep.stage import Stage
 from acestep.units import gib
 from calibrate.probes.base import MeasuredStage, ProbeResult, Simulation
 from calibrate.probes.simulated.trace import NO_PARTS
+from calibrate.record.adapting import adapts
 from calibrate.record.measurement import keeps_promise
-from calibrate.record.rules import CHOOSING
+from calibrate.verdict import Verdict
 from ci.cells import GateCell, finding_of
 from ci.counting import TellCells
 from ci.findings import Finding
@@ -63,8 +66,25 @@ def _judged(cell: GateCell, prober: Simulation, share: float) -> Iterator[Findin
         yield finding_of("G203", cell, "stages", told, before=" ".join(then), after=" ".join(now))
     for stage in found.stages:
         if stage.name in before:
-            yield from _stage_findings(cell, before[stage.name], stage, found.live_at_peak.get(stage.name, {}), share)
+            alike = _without_more_room(cell, prober, before[stage.name], stage)
+            yield from _stage_findings(cell, before[stage.name], alike, found.live_at_peak.get(stage.name, {}), share)
             yield from work_findings(cell, before[stage.name], stage, share)
+
+
+def _without_more_room(
+    cell: GateCell, prober: Simulation, before: MeasuredStage, after: MeasuredStage
+) -> MeasuredStage:
+    """A denoise that adapts to free memory as it is where the smaller weights have left it no more of that.
+
+    It has no choice that shows, as thinking's songs do, so what it takes then is compared and not excused.
+    """
+    knobs, workload = cell.probe.knobs, cell.probe.workload
+    freed = up_to_grain(before.resident_bytes - after.resident_bytes)
+    if after.name != Stage.DENOISE or freed <= 0 or not adapts(after.name, knobs, workload):
+        return after
+    found = prober.probe(knobs, workload, cell.probe.cap_bytes - freed)
+    denoised = found.verdict in (Verdict.FITS, Verdict.DEGRADED)
+    return next((stage for stage in found.stages if denoised and stage.name == after.name), after)
 
 
 def _no_longer_fits(cell: GateCell, prober: Simulation, found: ProbeResult) -> Finding:
@@ -102,10 +122,11 @@ def _stage_findings(
         yield finding_of(
             rule, cell, f"{after.name}.songs_per_pass", told, before=songs[0], after=songs[1], stage=after.name
         )
-    # A stage that adapts to free memory may take more if the weights next to it take less.
+    # Thinking or decoding, which adapt to free memory, may take more if the weights next to it take less.
     more_room = after.resident_bytes < before.resident_bytes or after.songs_per_pass > before.songs_per_pass
+    adaptive = after.name != Stage.DENOISE and adapts(after.name, cell.probe.knobs, cell.probe.workload)
     taken, takes = before.needed_bytes, after.needed_bytes
-    if takes > taken * (1 + share) and not (after.name in CHOOSING and more_room):
+    if takes > taken * (1 + share) and not (adaptive and more_room):
         component = component_that_grew(before, after, live)
         told = (
             f"{after.name} takes {gib(takes)}, {takes / max(taken, 1) - 1:+.1%}"

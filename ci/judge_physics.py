@@ -22,6 +22,7 @@ def physics_findings(
     simulated = record.card.kind is RecordedCardKind.SIMULATED
     capability = SIMULATED_CAPABILITY if simulated else record.card.capability
     simulation = simulation_on(simulation, capability, record.card.system)
-    for broken in physics(record, simulation, progress, [number for one in base for number in one.memory_model]):
+    fitted = [number for one in base for number in one.memory_model]
+    for broken in physics(record, simulation, progress, fitted, exact=simulated):
         message = f"the record of {record.card.name}, rule {broken.rule.id}: {broken.field} {broken.problem}."
         yield Finding(id="G108", field=broken.field, message=message)

@@ -10,9 +10,9 @@ from acestep.units import mib
 from calibrate.files import as_text
 from calibrate.table.policy import Policy, budget_bytes
 from calibrate.table.targets import BOUND
-from calibrate.table.waivers import RECORD, Waiver
+from calibrate.table.waivers import FLOOR, RECORD, Waiver
 from ci.doors import ANY_TIER
-from ci.findings import GATE_RULES, Finding, GateVerdict, Level
+from ci.findings import GATE_RULES, Finding, FindingValue, GateVerdict, Level
 from ci.judge_plans import STAGE
 from ci.judge_scenarios import SCENARIO
 from ci.judge_table import STATES, is_field, still_lost
@@ -57,7 +57,7 @@ def stale_findings(
             or _covers_shortfall(waiver, table)
             or _raises(waiver, table)
         )
-        inherited = waiver in granted and (of_code or _still_needed(waiver, table))
+        inherited = _is_granted(waiver, granted) and (of_code or _still_needed(waiver, table))
         unseen = of_code and (not code_judged or waiver.variant in not_simulated)
         if not (covers or inherited or unseen):
             stale.append(_stale("G602", waiver, "covers nothing that this change takes away"))
@@ -71,8 +71,10 @@ def brought_findings(
     granted: Sequence[Waiver],
     today: datetime.date,
 ) -> list[Finding]:
-    """Return a finding for each waiver in use that was not `granted` at the base: a change does not allow itself."""
-    there = {_allowed(waiver) for waiver in granted}
+    """Return a finding for each waiver in use that allows more, or longer, than those `granted` at the base.
+
+    A change does not allow itself what it makes worse.
+    """
     return [
         Finding(
             id="G208",
@@ -86,7 +88,7 @@ def brought_findings(
             ),
         )
         for waiver in waivers
-        if _allowed(waiver) not in there
+        if not _is_granted(waiver, granted)
         and not waiver.expired(today)
         and (
             any(_covers(waiver, finding) for finding in findings)
@@ -94,11 +96,6 @@ def brought_findings(
             or _raises(waiver, table)
         )
     ]
-
-
-def _allowed(waiver: Waiver) -> Waiver:
-    """A waiver without its reason, which allows nothing."""
-    return msgspec.structs.replace(waiver, why=f"@any {waiver.field}")
 
 
 def unbounded_findings(waivers: Sequence[Waiver], policy: Policy | None) -> list[Finding]:
@@ -115,6 +112,22 @@ def unbounded_findings(waivers: Sequence[Waiver], policy: Policy | None) -> list
     ]
 
 
+def _is_granted(waiver: Waiver, granted: Sequence[Waiver]) -> bool:
+    """Return whether a waiver of the same cell at the base allows as much, for as long; reasons allow nothing."""
+    return any(
+        _cell(there) == _cell(waiver) and _allows(there, waiver.value) and _last_day(waiver) <= _last_day(there)
+        for there in granted
+    )
+
+
+def _cell(waiver: Waiver) -> tuple[str, str, str]:
+    return waiver.variant, waiver.tier, waiver.field
+
+
+def _last_day(waiver: Waiver) -> datetime.date:
+    return datetime.date.max if waiver.until == FLOOR else datetime.date.fromisoformat(waiver.until)
+
+
 def _excused(finding: Finding, standing: Sequence[Waiver]) -> Finding:
     if finding.level is not Level.ERROR or GATE_RULES[finding.id].verdict is not GateVerdict.REGRESSED:
         return finding
@@ -126,11 +139,14 @@ def _excused(finding: Finding, standing: Sequence[Waiver]) -> Finding:
 
 
 def _covers(waiver: Waiver, finding: Finding) -> bool:
-    if (waiver.variant, waiver.tier, waiver.field) != (finding.variant, finding.tier, finding.field):
-        return False
-    counted = OF_BYTES in f"{finding.field}." and isinstance(waiver.value, int) and isinstance(finding.after, int)
-    # Bytes are allowed up to the value; all other values must be equal.
-    return finding.after <= waiver.value if counted else as_text(finding.after) == as_text(waiver.value)  # type: ignore[operator]
+    return _cell(waiver) == (finding.variant, finding.tier, finding.field) and _allows(waiver, finding.after)
+
+
+def _allows(waiver: Waiver, value: FindingValue) -> bool:
+    """Return whether a value of the waiver's cell is allowed: bytes up to its own, all others if they are equal."""
+    if OF_BYTES in f"{waiver.field}." and isinstance(waiver.value, int) and isinstance(value, int):
+        return value <= waiver.value
+    return as_text(value) == as_text(waiver.value)
 
 
 def _covers_shortfall(waiver: Waiver, table: TierTable) -> bool:

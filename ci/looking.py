@@ -5,7 +5,10 @@ The code is only parsed. A list of names is no proof: code can hide a name from 
 
 import ast
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
+
+import msgspec
 
 _OURS = re.compile(r"(calibrate|ci|virtual_card|tests)(\..*)?")
 """The packages that judge."""
@@ -87,26 +90,37 @@ NOT_PARSED = "code that Python cannot parse"
 _TO_TEXT = frozenset({"str", "repr", "format", "hash"})
 
 
-def looking_names(source: bytes, *, of_songs: bool = False) -> dict[str, tuple[int, ...]]:
+class NameUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that counts, and the classes and functions around it, joined by dots; empty outside of all."""
+
+    name: str
+    scope: str = ""
+
+
+def looking_names(source: bytes, *, of_songs: bool = False) -> dict[NameUse, tuple[int, ...]]:
     """The names of these lists and the questions about a device in some code, each with the lines that use it.
 
     Code that makes songs (`of_songs`) is looked through for more. Code that cannot be parsed, also because it is nested
     too deeply, is `NOT_PARSED`.
     """
-    found: dict[str, list[int]] = {}
+    found: dict[NameUse, list[int]] = {}
     try:
-        nodes = list(ast.walk(ast.parse(source)))
-        modules = _modules(nodes)
-        for node in nodes:
+        nodes = list(_scoped(ast.parse(source)))
+        modules = _modules([node for node, _ in nodes])
+        for node, scope in nodes:
             for name in (*_names(node, modules), *(_names_of_songs(node, modules) if of_songs else ())):
-                found.setdefault(name, []).append(getattr(node, "lineno", 1))
+                found.setdefault(NameUse(name=name, scope=scope), []).append(getattr(node, "lineno", 1))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {NOT_PARSED: (1,)}
-    return {name: tuple(sorted(lines)) for name, lines in found.items()}
+        return {NameUse(name=NOT_PARSED): (1,)}
+    return {use: tuple(sorted(lines)) for use, lines in found.items()}
 
 
 def new_looks(before: bytes, after: bytes, *, of_songs: bool = False) -> list[tuple[int, str]]:
-    """Return the names that some code uses more often than it did, each with a line that is new, in order."""
+    """Return the names that a function, or the code outside of all, uses more often than it did, in order.
+
+    Each is with a line that is new. A name that is taken out of one function and used in another is named; a whole
+    function may move within its file.
+    """
     known, found = (looking_names(code, of_songs=of_songs) for code in (before, after))
     old = {line.strip() for line in before.splitlines()}
     lines = after.splitlines()
@@ -114,8 +128,19 @@ def new_looks(before: bytes, after: bytes, *, of_songs: bool = False) -> list[tu
     def place(uses: tuple[int, ...]) -> int:
         return next((line for line in uses if lines[line - 1 : line] and lines[line - 1].strip() not in old), uses[0])
 
-    more = ((place(uses), name) for name, uses in found.items() if len(uses) > len(known.get(name, ())))
+    more = ((place(uses), use.name) for use, uses in found.items() if len(uses) > len(known.get(use, ())))
     return sorted(more)
+
+
+def _scoped(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    """Every node, as `ast.walk` gives them, and the classes and functions around it."""
+    waiting = deque([(tree, "")])
+    while waiting:
+        node, scope = waiting.popleft()
+        yield node, scope
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            scope = f"{scope}.{node.name}".removeprefix(".")
+        waiting.extend((child, scope) for child in ast.iter_child_nodes(node))
 
 
 def _modules(nodes: list[ast.AST]) -> dict[str, str]:

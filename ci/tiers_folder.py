@@ -1,5 +1,7 @@
 """Checks what lies in the tiers folder of a change: plain files with plain names, so that every later change is read.
 
+Hidden files that git does not track, and that nothing runs or reads, such as an unfinished record, are left out.
+
 A link may point outside of the repository; a commit with one under `tiers/` could not be the base of a later change.
 """
 
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from calibrate.git import GitError, git
 from ci.findings import Finding
+from ci.starting import is_idle
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _FOLDERS = frozenset({"measurements", "schema"})
@@ -23,7 +26,10 @@ def folder_findings(folder: Path) -> Iterator[Finding]:
         yield _finding(folder.name, "is a link")
         return
     seen: dict[str, str] = {}
+    idle = _idle(folder)
     for path in sorted(folder.rglob("*")):
+        if path.relative_to(folder).as_posix() in idle and not path.is_symlink():
+            continue
         shown = f"{folder.name}/{path.relative_to(folder).as_posix()}".encode(errors="replace").decode()
         problem = _problem(path, folder)
         if other := seen.get(shown.casefold()):
@@ -45,6 +51,15 @@ def _problem(path: Path, folder: Path) -> str:
     if not stat.S_ISREG(mode):
         return "is no file"
     return "" if path.suffix in _SUFFIXES else "is no JSON file"
+
+
+def _idle(folder: Path) -> frozenset[str]:
+    """The files of a folder that no change brings; none where git does not know the folder."""
+    try:
+        untracked = git(folder, "ls-files", "-z", "--others", "--", ".").decode(errors="replace").split("\0")
+    except GitError:
+        return frozenset()
+    return frozenset(filter(is_idle, untracked))
 
 
 def _submodules(folder: Path) -> Iterator[str]:

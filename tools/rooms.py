@@ -206,7 +206,9 @@ ROOMS = (
         name="gate",
         holds="the judge of a pull request",
         parts=("ci",),
-        imports=_names("values hardware devices engine cli harness probes record table executors campaign timing"),
+        imports=_names(
+            "values hardware limits devices engine cli harness probes record table executors campaign timing"
+        ),
     ),
     Room(
         name="tools",

@@ -15,7 +15,7 @@ from acestep.devices.base import DeviceEvent, Recording
 from acestep.devices.cap import fraction_for
 from acestep.devices.graphs import RECORDING_BYTES, GraphRecorder
 from acestep.hardware.card import Card, CardKind
-from acestep.hardware.host import LOCK_RESERVE_BYTES, LOCKED, host_memory
+from acestep.hardware.host import LOCKED
 from acestep.limits.capabilities import (
     MATRIX_WORKSPACE,
     TRITON_CAPABILITY,
@@ -42,7 +42,6 @@ class Accelerator:
         self.grouped_attention = grouped
         self.matrix_workspace = workspace
         self._backend = backend
-        self._pinning = True
         self._copying: Any = None
 
     def upload(self, host: Tensor, owner: str) -> Tensor:
@@ -67,16 +66,17 @@ class Accelerator:
         self.reserve(n_bytes, "activations")
 
     def pinned(self, n_bytes: int) -> Tensor | None:
-        """Page-locked memory, as long as `LOCK_RESERVE_BYTES` of host memory stay free."""
-        if self._pinning and host_memory().available_bytes >= n_bytes + LOCK_RESERVE_BYTES:
-            try:
-                locked = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
-            except RuntimeError:  # the system limits locked pages; after one failure every further request fails
-                self._pinning = False
-            else:
-                LOCKED.held_bytes += n_bytes
-                return locked
-        return None
+        """Page-locked memory: what PyTorch keeps of it, or new as long as `LOCK_RESERVE_BYTES` stay free."""
+        block = LOCKED.block_for(n_bytes)
+        if block is None:
+            return None
+        try:
+            locked = torch.empty(block, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError:  # the system limits locked pages
+            LOCKED.at_limit = True
+            return None
+        LOCKED.begin(block, locked.untyped_storage())
+        return locked[:n_bytes]
 
     def mark(self) -> DeviceEvent:
         return self._backend.current_stream().record_event()

@@ -21,6 +21,7 @@ from acestep.dit.sampler import (
 )
 from acestep.engine.encode import Conditions
 from acestep.engine.outside import Outside
+from acestep.engine.velocities import Velocities
 from acestep.knobs import unpacks
 from acestep.limits.workspace import Steps
 from acestep.memory.placement import TRANSFORMER
@@ -74,13 +75,11 @@ def _steps(
     condition = denoiser.embed(conditions.condition)
     unguided = denoiser.embed(conditions.unguided) if guided else None
     uncovered = None if conditions.uncovered is None else denoiser.embed(conditions.uncovered)
+    made = Velocities(denoiser, conditions.context, place.device, together=passes.together)
     for step, now in enumerate(times):
         free = unguided if first <= 1.0 - now <= last else None
         wanted = [given for given in (condition, uncovered, free) if given is not None]
-        if passes.together:
-            velocities = denoiser.velocities(latents, conditions.context, wanted, now)
-        else:
-            velocities = [denoiser.velocity(latents, conditions.context, given, now) for given in wanted]
+        velocities = made.of(latents, wanted, now)
         velocity = velocities.pop(0)
         if free is not None:
             velocity = guidance.combine(velocity, velocities.pop())

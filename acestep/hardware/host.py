@@ -3,7 +3,10 @@
 import os
 import sys
 import warnings
+import weakref
+from collections import Counter
 from pathlib import Path
+from threading import RLock
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -30,17 +33,58 @@ class HostMemory(msgspec.Struct, frozen=True, kw_only=True):
         return self.available_bytes + self.swap_bytes
 
 
+LOCK_RESERVE_BYTES: Final = 4 * GIB
+"""Bytes of main memory that are never page-locked, because locked pages cannot be swapped out."""
+
+
 class LockedMemory:
-    """The page-locked memory of this process in bytes. PyTorch keeps what is freed of it, for the next to lock."""
+    """The page-locked blocks of this process, as PyTorch has them.
+
+    It rounds a request up to a power of two, keeps a block that is freed, and gives it again to a request of its size.
+    """
 
     def __init__(self) -> None:
-        self.held_bytes = 0
+        self._blocks: Counter[int] = Counter()
+        self._unused: Counter[int] = Counter()
+        # A buffer can end in any thread, also while this one counts.
+        self._counting = RLock()
+        self.at_limit = False
+        """Whether the system has refused to lock a block: only those that are kept can be used then."""
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that are locked, whether in use or kept by PyTorch."""
+        with self._counting:
+            return sum(size * count for size, count in self._blocks.items())
+
+    def room_bytes(self) -> int:
+        """The bytes that could be locked now besides those that are."""
+        return 0 if self.at_limit else max(0, host_memory().available_bytes - LOCK_RESERVE_BYTES)
+
+    def block_for(self, n_bytes: int) -> int | None:
+        """Return the bytes of the block for a request; None if no unused one is large enough and there is no room."""
+        fresh = 1 << max(0, n_bytes - 1).bit_length()
+        with self._counting:
+            unused = sorted(size for size, count in self._unused.items() if count and size >= fresh)
+        if fresh in unused or self.room_bytes() >= fresh:
+            return fresh
+        return unused[0] if unused else None
+
+    def begin(self, block: int, owner: object) -> None:
+        """Count a block of these bytes as in use until `owner`, the storage that PyTorch gave, ends."""
+        with self._counting:
+            if self._unused[block]:
+                self._unused[block] -= 1
+            else:
+                self._blocks[block] += 1
+        weakref.finalize(owner, self._end, block).atexit = False
+
+    def _end(self, block: int) -> None:
+        with self._counting:
+            self._unused[block] += 1
 
 
 LOCKED: Final = LockedMemory()
-
-LOCK_RESERVE_BYTES: Final = 4 * GIB
-"""Bytes of main memory that are never page-locked, because locked pages cannot be swapped out."""
 
 
 class HostMachine(Protocol):
@@ -73,8 +117,11 @@ def host_memory(*, root: Path = Path("/"), machine: HostMachine = psutil, system
 
 
 def lockable_bytes() -> int:
-    """Return the bytes of main memory that this process holds page-locked or could lock now."""
-    return LOCKED.held_bytes + max(0, host_memory().available_bytes - LOCK_RESERVE_BYTES)
+    """Return the bytes of main memory that this process holds page-locked or could lock now.
+
+    That is the most that blocks in use at once can have: those in use, those that PyTorch keeps, and new ones.
+    """
+    return LOCKED.held_bytes + LOCKED.room_bytes()
 
 
 def _total_and_available(machine: HostMachine) -> tuple[int, int]:

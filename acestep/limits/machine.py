@@ -104,7 +104,10 @@ def plan_of_card(overrides: Overrides, card: Card, request: Request | None = Non
 
 
 def _locked(plan: Plan, overrides: Overrides, request: Request | None) -> Plan:
-    """Return the plan with whole INT8 weights where main memory cannot lock streamed ones and these fit."""
+    """Return the plan with whole INT8 weights where main memory cannot lock streamed ones.
+
+    Only where these fit and no song has to be shorter.
+    """
     known = tiers_here().variants.get(plan.variant)
     if known is None or plan.card.imagined or not moves_weights(plan.card):
         return plan

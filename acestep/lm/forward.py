@@ -159,13 +159,13 @@ class Decoder:
     """Processes prompts into a cache, and after that one token for each row.
 
     `model` is a `Qwen3ForCausalLM` on the device; `longest` is the largest number of tokens of a sequence. `is_plain`:
-    its weights are not quantised.
+    its weights are not quantised. `products` keep from one decoder of the model to the next which form is the fastest.
     """
 
-    def __init__(self, model: Any, device: Device, longest: int) -> None:
+    def __init__(self, model: Any, device: Device, longest: int, products: Products | None = None) -> None:
         self._body = model.model
         self.is_plain = all(is_plain(layer.mlp.up_proj.weight) for layer in self._body.layers)
-        self._products = Products(device)
+        self._products = products or Products(device)
         self._blocks = [DecoderBlock(layer, self._products) for layer in self._body.layers]
         self._head: Tensor = model.lm_head.weight
         self._device = device

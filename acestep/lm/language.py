@@ -24,6 +24,7 @@ from acestep.lm.backends.pt import PtBackend
 from acestep.lm.backends.vllm_memory import pool_of
 from acestep.lm.job import Job
 from acestep.lm.jobs import Planner
+from acestep.lm.products import Products
 from acestep.lm.thinker import LANGUAGE_MODEL, LmThinker, write_in_passes
 from acestep.lm.tokenizer import COMPACT, FULL_SIZE, BytePlannerTokenizer, HubPlannerTokenizer, PlannerTokenizer
 from acestep.lm.vocabulary import CODES_PER_SECOND
@@ -82,6 +83,7 @@ class Language:
         longest = LONGEST_PROMPT_TOKENS + longest_s * CODES_PER_SECOND + 1
         self._opener = Opener(library, self._folder, pool_of(GUIDANCE_PAIR, longest), warn)
         self._loaded: LanguageModel | None = None
+        self._products = Products(device)
         self._apart = apart
         self._kept: Placement | None = None
         if library is Library.PT:
@@ -102,10 +104,11 @@ class Language:
     def open(self, device: Device, use: Callable[[], AbstractContextManager[None]]) -> LmBackend:
         """Return the backend for one use."""
         placed = self._loaded is not None
-        backend = self._opener.open(
-            device, lambda: PtBackend(self._model(), device, use=use if placed else self._alone)
-        )
-        return self._wrap(backend)
+
+        def ours() -> PtBackend:
+            return PtBackend(self._model(), device, use=use if placed else self._alone, products=self._products)
+
+        return self._wrap(self._opener.open(device, ours))
 
     def write(self, jobs: Sequence[Job], progress: Progress) -> list[tuple[int, ...]]:
         """Return the tokens written for some jobs, on a device that holds nothing else."""

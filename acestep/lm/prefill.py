@@ -1,7 +1,8 @@
 """How many tokens of a prompt are processed in one forward: more where memory is to spare. Pure.
 
 With more tokens at a time the weights are read less often and fewer operations are launched; activations and the mask
-take more memory. Promises, and so probes, count on the fewest tokens.
+take more memory. Promises, and so probes, count on the fewest tokens. Larger parts round differently, so on a card the
+same seed gives the same plan only where the free memory allows the same parts.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def prefill_tokens(free_bytes: int, needed: Callable[[int], int]) -> int:
 def forward_bytes(config: Any, tokens: int, so_far: int, itemsize: int) -> int:
     """Return what a forward of `tokens` takes besides weights and cache, as the last part of `so_far` prompt tokens.
 
-    It is an upper bound, for numbers of `itemsize` bytes; `config` is a `Qwen3Config`.
+    It is an upper bound where attention is fused, for numbers of `itemsize` bytes; `config` is a `Qwen3Config`.
     """
     width, inner = int(config.hidden_size), int(config.intermediate_size)
     query, key = (int(heads * config.head_dim) for heads in (config.num_attention_heads, config.num_key_value_heads))

@@ -12,7 +12,8 @@ could give another song after the next start.
 
 import logging
 from collections.abc import Callable, Sequence
-from time import thread_time
+from functools import cache
+from time import perf_counter, thread_time
 from typing import Any, Final
 
 import torch
@@ -41,6 +42,32 @@ _ROUNDS: Final = 3
 
 _CLEARLY: Final = 1.1
 """A form must be this many times as fast as `F.linear` to be taken instead."""
+
+_FINE: Final = 2e-5
+"""A clock must tick at least every so many seconds: the quickest products take several times as long."""
+
+
+def finer(computing: _Clock, passing: _Clock) -> _Clock:
+    """Return `computing`, or if it ticks too rarely `passing`.
+
+    Windows counts the seconds of a thread every 15.6 ms, but Python says of that clock that its resolution is 100 ns
+    (`time.get_clock_info`). So ticks are awaited, more than one: an interruption makes one long.
+    """
+    return computing if any(_ticks_soon(computing, passing) for _ in range(_ROUNDS)) else passing
+
+
+def _ticks_soon(computing: _Clock, passing: _Clock) -> bool:
+    started, at = passing(), computing()
+    while (now := computing()) == at:
+        if passing() - started > _FINE:
+            return False
+    return now - at <= _FINE
+
+
+@cache
+def thread_clock() -> _Clock:
+    """Return a clock of the seconds that this thread has computed, or if the system has no fine one, of all seconds."""
+    return finer(thread_time, perf_counter)
 
 
 def turned(rows: Tensor, weight: Tensor) -> Tensor:
@@ -89,14 +116,16 @@ class _Trial:
 class Products:
     """The products of a model's steps on a device: those of the library, or on the CPU the fastest form.
 
-    `clock` counts the seconds that this thread has computed: the machine may do other work meanwhile.
+    They are kept as long as the model, so that only its first steps mix forms, and later songs are all rounded alike.
+    `clock` should count the seconds that this thread has computed, because the machine may do other work meanwhile; by
+    default it is `thread_clock()`.
     """
 
-    def __init__(self, device: Device, clock: _Clock = thread_time) -> None:
+    def __init__(self, device: Device, clock: _Clock | None = None) -> None:
         self._chosen: dict[tuple[int, torch.Size], Product] = {}
         self._trials: dict[tuple[int, torch.Size], _Trial] = {}
         self._chooses = device.shares_host_memory
-        self._clock = clock
+        self._clock = clock or thread_clock()
 
     def layer(self, linear: nn.Module, rows: Tensor) -> Tensor:
         """Return what `linear`, a linear layer without bias, makes of `rows` [rows, in]."""

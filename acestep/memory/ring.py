@@ -114,8 +114,9 @@ class Ring:
     @contextmanager
     def use(self, index: int) -> Iterator[None]:
         """Keep the block on the device inside the context, while the next one is being copied."""
-        self._enter(index)
         try:
+            # A failed copy of the next block leaves this one too, so that the ring can be used again.
+            self._enter(index)
             yield
         finally:
             self._leave()
@@ -149,6 +150,8 @@ class Ring:
         block = self._blocks[index]
         targets = [inner for view in slot.views(block) for inner in plain(view)]
         sources = [inner for host in block.hosts for inner in plain(host)]
+        # While it is copied, and after a copy that failed, the slot holds no whole block.
+        slot.holds = None
         slot.arrived = self._device.fetch(list(zip(targets, sources, strict=True)), slot.passed)
         slot.holds = index
         return slot

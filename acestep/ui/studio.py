@@ -91,9 +91,14 @@ class Studio:
         """
         _, usual = self.start(wish.tier)
         overrides = overrides_of(wish, self.overrides.variant)
-        if not wish.init_lm and wish.lm == (usual.lm or ""):
+        same_lm = wish.lm == (usual.lm or "")
+        if same_lm and not wish.init_lm:
             # Asking for a language model by name makes room for it; a selector left alone asks for none.
             overrides = msgspec.structs.replace(overrides, lm=self.overrides.lm)
+        if same_lm and (overrides.offload, overrides.quantization) == (usual.offload, usual.quantization):
+            # Left alone as well: the plan for this request chooses them, as on the command line.
+            own = self.overrides
+            overrides = msgspec.structs.replace(overrides, offload=own.offload, quantization=own.quantization)
         plan = self._plan(overrides, wish.tier, request)
         refused = tuple(sentence for sentence in plan.warnings if sentence not in usual.warnings)
         return controls_of(plan, tier=wish.tier, init_lm=wish.init_lm), plan, refused

@@ -15,8 +15,8 @@ from acestep.errors import NotMeasuredError
 from acestep.knobs import Knobs
 from calibrate.campaign.run import describe_probe
 from calibrate.probes.base import MeasuredStage, Simulation
+from calibrate.record.adapting import adapts
 from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
-from calibrate.record.rules import CHOOSING
 from calibrate.table.knobs import eager
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
@@ -218,7 +218,12 @@ def measured_cap(probes: Sequence[RecordedProbe]) -> tuple[int, int]:
     """
     fitted = [probe for probe in probes if probe.counts and probe.stages]
     enough = min((max(stage.peak_reserved_bytes for stage in probe.stages) for probe in fitted), default=0)
-    needed = [s.peak_allocated_bytes for probe in fitted for s in probe.stages if s.name not in CHOOSING]
+    needed = [
+        stage.peak_allocated_bytes
+        for probe in fitted
+        for stage in probe.stages
+        if not adapts(stage.name, probe.knobs, probe.workload)
+    ]
     refused = [probe.allocator_bytes + 1 for probe in probes if probe.verdict is Verdict.OOM]
     return min(enough, max(needed + refused, default=0)), enough
 

@@ -16,7 +16,8 @@ from acestep.errors import Exit
 def validate_command(files: tuple[Path, ...], as_json: bool) -> int:
     """Check contributed measurement files: prints every rule that a file breaks, by its id. Reads nothing else.
 
-    What a card says it measured is compared with the simulation, which takes a minute or more for each file.
+    What a card says it measured is compared with the simulation, which takes a minute or more for each file. A record
+    of the simulated card is compared where its code and libraries are those here, and must be equal.
 
     Exit code 0 when all of them may be merged, 3 when one may not.
     """

@@ -79,9 +79,9 @@ def as_finding(path: Path, broken: Broken) -> BrokenRule:
     return BrokenRule(
         id=broken.rule.id,
         level=broken.rule.level,
-        file=_shown(str(path)),
-        field=_shown(broken.field),
-        message=_shown(f"{broken.problem}; the rule: {broken.rule.promise}"),
+        file=safe_text(str(path)),
+        field=safe_text(broken.field),
+        message=safe_text(f"{broken.problem}; the rule: {broken.rule.promise}"),
     )
 
 
@@ -169,6 +169,6 @@ def _unsafe(field: str, value: Any) -> Iterator[Broken]:
         )
 
 
-def _shown(text: str) -> str:
+def safe_text(text: str) -> str:
     """Return text from a file in a form that is safe for a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)[:300]

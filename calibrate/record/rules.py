@@ -7,7 +7,6 @@ from enum import StrEnum
 from functools import cache
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -18,16 +17,17 @@ from acestep.stage import Stage
 from acestep.units import gib
 from calibrate.fingerprint import code_version
 from calibrate.probes.base import CapMethod
+from calibrate.record.adapting import adapts
 from calibrate.record.measurement import Measurement, RecordedCardKind, RecordedProbe
 from calibrate.verdict import Verdict
 
 _ALWAYS = (Stage.ENCODE, Stage.DENOISE, Stage.DECODE)
 
-CHOOSING: Final = frozenset({Stage.THINK, Stage.DECODE})
-"""Stages that adapt to free memory, so their peaks are not comparable across runs."""
-
 _GROWING = (Stage.THINK, Stage.ENCODE, Stage.DENOISE)
-"""Stages whose tensors only grow with the work; decode chooses its tiles by the room that is left."""
+"""Stages whose tensors only grow with the work, unless they adapt to the room that is left as decode always does.
+
+How thinking has adapted is in its songs at a time, so it is compared where there are as many.
+"""
 
 _JITTER = 0.02
 """The share by which a larger run may need less: kernels' workspaces depend on the shape."""
@@ -255,7 +255,12 @@ def _growth(record: Measurement) -> Iterator[RecordProblem]:
     for (place, small), (other, large) in _nested(record):
         if Verdict.OOM in (small.verdict, large.verdict):
             continue
-        growing = {stage.name: stage for stage in large.stages if stage.name in _GROWING}
+        growing = {
+            stage.name: stage
+            for stage in large.stages
+            if stage.name in _GROWING
+            and (stage.name == Stage.THINK or not adapts(stage.name, large.knobs, large.workload))
+        }
         for number, stage in enumerate(small.stages):
             more = growing.get(stage.name, stage)
             least = stage.peak_allocated_bytes * (1 - _JITTER)

@@ -1,18 +1,24 @@
-"""A streamed block is fetched once for all passes of a step, where their rows fit; else once for each, as before."""
+"""A streamed block is fetched once for all passes of a step, where their rows fit; else once for each."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from acestep.checkpoints.build import build
 from acestep.clip import SAMPLE_RATE, Clip
 from acestep.devices.cpu import CpuDevice
+from acestep.dit.blocks import DenoiserBlock
+from acestep.dit.denoiser import Denoiser
 from acestep.engine.pipeline import Pipeline, prepare
+from acestep.errors import NotEnoughMemoryError
 from acestep.hardware.card import SIMULATED_CAPABILITY
 from acestep.knobs import Knobs, Offload, Variant
 from acestep.limits.workspace import BESIDE_ROOM, GUIDED_VELOCITIES, SEGMENT_GRAIN
@@ -28,6 +34,7 @@ from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.prober import REGIONS, SimulatedProber, full_size
+from calibrate.record.adapting import adapts
 from calibrate.verdict import Verdict
 from calibrate.workload import Workload
 from tests.copying_cards import EagerCard, LateCard
@@ -76,6 +83,19 @@ def test_a_step_without_guidance_has_one_pass() -> None:
     assert few < many < 2 * few - 1
 
 
+@pytest.mark.parametrize("variant", [Variant.TURBO, Variant.BASE])
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("offload", [Offload.CPU_DIT, Offload.STREAM, Offload.STREAM_ENCODERS])
+def test_the_harness_knows_where_free_memory_changes_the_passes(
+    variant: Variant, strength: float, offload: Offload
+) -> None:
+    fields = COVER | {"cover_strength": strength}
+    _, few = song_and_copies(variant, fields, offload, roomy(EagerCard()))
+    _, many = song_and_copies(variant, fields, offload, full(EagerCard()))
+    workload = Workload(batch=1, duration_s=2.5, task=Task.COVER, cover_strength=strength)
+    assert (few < many) == adapts(Stage.DENOISE, Knobs(variant=variant, offload=offload), workload)
+
+
 class InPieces(LateCard):
     """A card whose free bytes do not lie together: the first time that much of them is wanted, it refuses."""
 
@@ -94,6 +114,58 @@ def test_free_bytes_in_pieces_are_no_room() -> None:
     assert card.refused
     assert apart == resident
     assert many - 1 == 2 * (few - 1)
+
+
+class Tidied(LateCard):
+    """A card that tells which of some tensors are alive when its cache is emptied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched: list[weakref.ref[Tensor]] = []
+        self.alive: list[int] = []
+
+    def empty_cache(self) -> None:
+        self.alive.append(sum(tensor() is not None for tensor in self.watched))
+        self.watched.clear()
+
+
+BLOCKS = len(build("tiny", Variant.BASE, dtype=torch.float32).transformer.layers)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize("at", [0, 1, 2 * BLOCKS - 1, 2 * BLOCKS + 1, 5 * BLOCKS])
+def test_a_step_for_which_memory_runs_out_is_repeated_with_its_passes_apart(
+    at: int, error: type[RuntimeError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two passes in each of three steps; memory runs out in block `at` of all that run."""
+    resident, _ = song_and_copies(Variant.BASE, {}, Offload.NONE, CpuDevice())
+    _, apart = song_and_copies(Variant.BASE, {}, Offload.STREAM, full(LateCard()))
+    card, calls, forward = Tidied(), count(), DenoiserBlock.forward
+
+    def refuses_once(block: DenoiserBlock, hidden: Tensor, *rest: Any) -> Tensor:
+        card.watched.append(weakref.ref(hidden))
+        if next(calls) == at:
+            raise error("CUDA error: out of memory")
+        return forward(block, hidden, *rest)
+
+    monkeypatch.setattr(DenoiserBlock, "forward", refuses_once)
+    song, copies = song_and_copies(Variant.BASE, {}, Offload.STREAM, roomy(card))
+    assert song == resident
+    # Each step that went together saved one turn, the attempt took a part of one, and the ring may copy a block again.
+    done = at // (2 * BLOCKS)
+    attempt = at % (2 * BLOCKS) // 2 + 1
+    assert copies <= apart - done * BLOCKS + attempt + 2
+    assert copies > apart - (done + 1) * BLOCKS, "the later steps went apart"
+    assert not any(card.alive), "the attempt's rows were alive when the cache was emptied"
+
+
+def test_memory_that_runs_out_for_one_pass_too_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: Any) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(DenoiserBlock, "forward", refuses)
+    with pytest.raises(NotEnoughMemoryError):
+        song_and_copies(Variant.BASE, {}, Offload.STREAM, roomy(LateCard()))
 
 
 def roomy(card: EagerCard) -> EagerCard:
@@ -191,6 +263,30 @@ def test_the_replayed_way_is_that_of_a_live_run(prober: SimulatedProber, needed:
             else:
                 assert device.work[Stage.DENOISE] == found.work[Stage.DENOISE]
             pipeline.close()
+
+
+def test_on_a_card_without_a_byte_to_spare_the_passes_fit_apart_after_an_attempt(
+    prober: SimulatedProber, needed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt wants a workspace that was not counted."""
+    *_, cap = around_the_change(prober, needed)
+    velocities, attempts = Denoiser.velocities, count()
+
+    def wanting_more(self: Denoiser, latents: Tensor, context: Tensor, given: Any, now: float) -> list[Tensor]:
+        made = velocities(self, latents, context, given, now)
+        if len(given) > 1:
+            next(attempts)
+            latents.new_empty(cap, dtype=torch.uint8)
+        return made
+
+    monkeypatch.setattr(Denoiser, "velocities", wanting_more)
+    components = full_size(STREAMED.variant, None)
+    with live_card(cap) as device:
+        pipeline = Pipeline(components, STREAMED, device)
+        pipeline.generate(probe_request(SONG, components.tokenizer), strict=True)
+        pipeline.close()
+    assert next(attempts) == 1
+    assert device.work[Stage.DENOISE].transferred_bytes > denoising_bytes(prober, needed)
 
 
 @contextmanager

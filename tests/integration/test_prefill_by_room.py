@@ -1,6 +1,8 @@
 """Prompts are read in larger parts where memory is to spare: the same numbers, and what fitted still fits."""
 
+import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from acestep.checkpoints.lm import build_lm
 from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Offload
 from acestep.lm.backends.pt import PtBackend
-from acestep.lm.forward import Cache, Decoder
+from acestep.lm.forward import Cache, Decoder, DecoderBlock
 from acestep.lm.job import Job
 from acestep.lm.prefill import PREFILL_TOKENS, forward_bytes, prefill_tokens
 from acestep.memory.placement import Placement
@@ -99,6 +101,79 @@ def test_under_every_cap_that_fits_the_choice_fits(monkeypatch: pytest.MonkeyPat
     assert chosen == sorted(chosen)
     assert chosen[-1] == PROMPT
     assert len(set(chosen)) >= 3
+
+
+class RoomyCard(CpuDevice):
+    """A card whose memory seems free, and which may refuse it all the same; it counts how often it is tidied."""
+
+    shares_host_memory = False
+
+    def __init__(self, *, grouped: bool = True) -> None:
+        super().__init__()
+        self.grouped_attention = grouped
+        self.rows: list[weakref.ref[Tensor]] = []
+        self.alive: list[int] = []
+
+    def free_bytes(self) -> int:
+        return 1_000 * GIB
+
+    def empty_cache(self) -> None:
+        self.alive.append(sum(rows() is not None for rows in self.rows))
+
+
+def _parts_and_tokens(card: CpuDevice, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[tuple[int, ...]]]:
+    """The parts of a prompt of 700 tokens and the tokens that follow it."""
+    parts, embed = list[int](), Decoder._embed
+
+    def counted(self: Decoder, tokens: Sequence[int]) -> Tensor:
+        parts.append(len(tokens))
+        return embed(self, tokens)
+
+    torch.manual_seed(3)
+    model = build_lm("tiny", dtype=torch.float32, vocab_size=900)
+    with monkeypatch.context() as patch:
+        patch.setattr(Decoder, "_embed", counted)
+        written = PtBackend(model, card).write([job_of(Counted(6, range(900)), range(700))], lambda *_: None)
+    return [part for part in parts if part > 1], written
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_a_prompt_is_read_again_in_small_parts_where_memory_runs_out_in_large_ones(
+    error: type[RuntimeError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [PREFILL_TOKENS[0], 700 - PREFILL_TOKENS[0]]
+    assert _parts_and_tokens(RoomyCard(), monkeypatch)[0] == [700]
+    parts, expected = _parts_and_tokens(CpuDevice(), monkeypatch)
+    assert parts == few
+    card, layers, forward = RoomyCard(), list[object](), DecoderBlock.forward
+
+    def refusing(block: DecoderBlock, hidden: Tensor, *rest: Any) -> Tensor:
+        layers.append(block)
+        if len(hidden) > PREFILL_TOKENS[0]:
+            card.rows.append(weakref.ref(hidden))
+            if block is not layers[0]:
+                raise error("CUDA error: out of memory")
+        return forward(block, hidden, *rest)
+
+    monkeypatch.setattr(DecoderBlock, "forward", refusing)
+    assert _parts_and_tokens(card, monkeypatch) == ([700, *few], expected)
+    assert len(card.rows) == 2
+    assert not any(card.alive), "the activations were alive when the cache was emptied"
+
+
+def test_memory_that_runs_out_in_small_parts_too_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(DecoderBlock, "forward", refusing)
+    with pytest.raises(torch.OutOfMemoryError):
+        _parts_and_tokens(RoomyCard(), monkeypatch)
+
+
+def test_parts_are_small_where_attention_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores of a part are in memory there, and are not counted."""
+    parts, _ = _parts_and_tokens(RoomyCard(grouped=False), monkeypatch)
+    assert max(parts) == PREFILL_TOKENS[0]
 
 
 def test_on_the_cpu_what_is_free_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

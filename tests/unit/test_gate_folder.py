@@ -68,7 +68,7 @@ CHANGES = {
         for name in (
             *("measurements/a b.json", "measurements/-o.json", "measurements/x\ny.json", "measurements/é.json"),
             *("measurements/FAKE.json", ".gitattributes", "measurements/x.json.bak", "measurements/run.py"),
-            *("more/x.json", "conftest.py", f"measurements/{'x' * 120}.json"),
+            *("more/x.json", "conftest.py", "measurements/.x.json", ".x/more.py", f"measurements/{'x' * 120}.json"),
         )
     },
 }
@@ -84,6 +84,16 @@ def test_anything_but_a_plain_file_is_refused_by_the_change_that_brings_it(
     judgement = judge(tmp_path, "HEAD", None, TODAY, table_only=True, progress=lambda _: None)
     assert judgement.verdict is GateVerdict.INVALID
     assert {finding.id for finding in judgement.findings} == {"G107"}
+
+
+@pytest.mark.parametrize("name", ["measurements/.x.json.part", ".DS_Store", "measurements/.x.json.swp"])
+def test_a_hidden_file_that_nothing_reads_is_refused_only_where_git_tracks_it(name: str, tmp_path: Path) -> None:
+    tiers = good().written(tmp_path).parent
+    committed(tmp_path)
+    _named(name)(tiers)
+    assert list(folder_findings(tiers)) == []
+    subprocess.run(["git", "-C", str(tiers), "add", "--force", name], check=True)  # noqa: S607
+    assert [finding.field for finding in folder_findings(tiers)] == [f"tiers/{name}"]
 
 
 def test_our_own_folder_is_plain() -> None:

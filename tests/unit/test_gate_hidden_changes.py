@@ -41,9 +41,24 @@ ODD_NAMES = (
     *("acestep/aux.py", "acestep/con", "docs/-o.md", "docs/page.", "docs/nul.md"),
 )
 STARTS = (
-    *(".envrc", ".vscode/tasks.json", ".devcontainer/devcontainer.json", ".python-version", ".coveragerc", "docs/.x"),
+    *(".envrc", ".vscode/tasks.json", ".devcontainer/devcontainer.json", ".coveragerc", ".pre-commit-config.yaml"),
+    *(
+        ".gitattributes",
+        "acestep/.gitmodules",
+        ".githooks/pre-commit",
+        ".husky/pre-push",
+        ".pdbrc",
+        ".idea/startup.xml",
+    ),
+    *(".a.pth", ".pytest.ini", ".x/conftest.py", ".x/y.so", "acestep/.x.py", "acestep/.x.pyc", "acestep/.x.json"),
     *("pytest.toml", "mypy.ini", "ruff.toml", "noxfile.py", "uv.lock", "Dockerfile", "MAKEFILE", "Setup.py"),
     *("acestep.dist-info/entry_points.txt", "acestep.egg-info/x.txt", "acestep/x.pyw", "torch.zip", "Torch.PY"),
+    *("tiers/measurements/.x.json", ".ci/more", ".github/more", ".idea/startup.xml"),
+)
+IDLE = (
+    *(".idea/a", ".vscode/settings.json", ".coverage", ".python-version", "acestep/.DS_Store", "acestep/.a.py.swp"),
+    *("tiers/measurements/.x.json.part", "ci/.DS_Store", "docs/.x", "acestep/.x/y.json"),
+    *("acestep/.cache/.gitignore", "tests/.x/.gitkeep"),
 )
 
 
@@ -51,6 +66,60 @@ STARTS = (
 def test_a_name_that_means_something_elsewhere_is_for_a_maintainer(name: str, tree: Path) -> None:
     _write(tree, name)
     assert _found(tree) == [("G204", name)]
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_a_hidden_file_that_nothing_runs_or_reads_is_named_only_where_a_change_brings_it(name: str, tree: Path) -> None:
+    _write(tree, name)
+    assert _found(tree) == []
+    _git(tree, "add", "--force", name)
+    assert _found(tree) == [("G204", name)]
+    _git(tree, "commit", "-qm", "a hidden file")
+    assert _found(tree, "HEAD~1") == [("G204", name)]
+
+
+def test_a_hidden_file_that_nothing_runs_or_reads_may_have_any_name(tree: Path) -> None:
+    _write(tree, ".idea/my words.xml")
+    assert _found(tree) == []
+
+
+def test_a_hidden_link_is_named_whatever_it_is_called(tree: Path) -> None:
+    (tree / ".x").symlink_to("nowhere")
+    assert _found(tree) == [("G204", ".x")]
+
+
+def test_only_a_file_that_can_start_code_is_said_to_run(tree: Path) -> None:
+    said = "runs, or changes what runs, without being asked for"
+    for name, runs in (("docs/.x", False), ("Makefile", True), ("docs/a.pth", True)):
+        _write(tree, name)
+        _git(tree, "add", name)
+        (finding,) = (finding for finding in harness_findings(tree, "HEAD") if finding.field == name)
+        assert (said in finding.message) is runs
+        assert ("is a hidden file" in finding.message) is not runs
+
+
+@pytest.mark.parametrize("staged", [True, False])
+@pytest.mark.parametrize(("old", "new"), [("docs/page.md", "docs/Page.md"), ("docs", "Docs")])
+def test_a_file_or_folder_may_be_renamed_in_upper_or_lower_case(old: str, new: str, staged: bool, tree: Path) -> None:
+    if staged:
+        _git(tree, "mv", old, new)
+    else:
+        (tree / old).rename(tree / new)
+    assert _found(tree) == []
+    _git(tree, "add", "-A")
+    _git(tree, "commit", "-qm", "renamed")
+    assert _found(tree, "HEAD~1") == []
+    _write(tree, "docs/page.md", "again\n")
+    assert ("G204", "docs/page.md") in _found(tree, "HEAD~1")
+
+
+def test_a_file_that_is_gone_again_differs_from_none(tree: Path) -> None:
+    _write(tree, "docs/Page.md")
+    _git(tree, "add", "-A")
+    assert _found(tree) == [("G204", "docs/Page.md")]
+    (tree / "docs" / "Page.md").unlink()
+    _write(tree, "docs/page.md", "another\n")
+    assert _found(tree) == []
 
 
 def test_a_new_list_of_what_git_ignores_is_none_but_hides_no_code(tree: Path) -> None:
@@ -192,3 +261,35 @@ def test_a_name_that_a_file_uses_already_is_named_where_it_is_used_once_more(tre
     (finding,) = harness_findings(tree, "HEAD")
     assert (finding.id, finding.after) == ("G206", "os.environ")
     assert "line 3 " in finding.message
+
+
+READS_A_VALUE = "def ready(x):\n    return x.item()\n"
+MAKES = "def make(x):\n    return {}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (READS_A_VALUE + MAKES.format("x"), MAKES.format("x.item()"), 2),
+        (READS_A_VALUE + MAKES.format("x"), MAKES.format("x.item()") + READS_A_VALUE.replace("x.item()", "x"), 2),
+        (READS_A_VALUE, "class Song:\n    def ready(self, x):\n        return x.item()\n", 3),
+        (READS_A_VALUE, "flag = x.item()\n", 1),
+    ],
+    ids=["another function", "exchanged between functions", "a method of the same name", "outside of all functions"],
+)
+def test_a_new_use_is_named_also_where_another_is_taken_out_elsewhere_in_the_file(
+    before: str, after: str, line: int, tree: Path
+) -> None:
+    _write(tree, "acestep/engine/denoise.py", before)
+    _git(tree, "commit", "-qam", "reads a value")
+    _write(tree, "acestep/engine/denoise.py", after)
+    (finding,) = harness_findings(tree, "HEAD")
+    assert (finding.id, finding.after) == ("G206", ".item")
+    assert f"line {line} " in finding.message
+
+
+def test_a_whole_function_may_move_in_its_file(tree: Path) -> None:
+    _write(tree, "acestep/engine/denoise.py", READS_A_VALUE + MAKES.format("x"))
+    _git(tree, "commit", "-qam", "reads a value")
+    _write(tree, "acestep/engine/denoise.py", MAKES.format("x + 1") + READS_A_VALUE)
+    assert _found(tree) == []

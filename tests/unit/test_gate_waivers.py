@@ -13,9 +13,9 @@ from acestep.units import GIB, MIB
 from calibrate.table.policy import load_policy
 from calibrate.table.waivers import Waiver
 from ci.checkout import CHECKOUT
-from ci.findings import GATE_RULES, GateVerdict
+from ci.findings import GATE_RULES, Finding, GateVerdict
 from ci.judge import judge
-from ci.judge_waivers import stale_findings, unbounded_findings
+from ci.judge_waivers import brought_findings, stale_findings, unbounded_findings
 from ci.promises import TABLE_FILE
 from tests.fakes import AnalyticProber, Hungry
 from tests.gate_faults import FIELDS, Fault
@@ -67,6 +67,42 @@ def test_a_waiver_may_get_another_reason(tmp_path: Path) -> None:
     house.waivers = [WAIVED | {"field": "offload", "value": "cpu+dit"}]
     base.waivers = [house.waivers[0] | {"why": "The same in other words."}]
     assert judged(house, tmp_path, base=base, table_only=True).verdict is GateVerdict.OK
+
+
+@pytest.mark.parametrize("end", ["floor", "2030-06-30"])
+def test_a_waiver_may_end_earlier(end: str, tmp_path: Path) -> None:
+    merged = offloading()
+    merged.waivers = [WAIVED | {"field": "offload", "value": "cpu+dit", "until": end}]
+    for name, base in (("taken away", good()), ("merged", offloading())):
+        base.waivers = merged.waivers
+        head = offloading()
+        head.waivers = [merged.waivers[0] | {"until": "2030-06-15"}]
+        assert judged(head, tmp_path / name, base=base, table_only=True).verdict is GateVerdict.OK
+
+
+@pytest.mark.parametrize(
+    ("stricter", "brought"),
+    [
+        ({}, False),
+        ({"value": 2 * GIB - MIB}, False),
+        ({"value": 2 * GIB + MIB}, True),
+        ({"until": "2030-06-29"}, False),
+        ({"until": "2030-07-01"}, True),
+        ({"until": "floor"}, True),
+        ({"value": 2 * GIB - MIB, "until": "2030-07-01"}, True),
+        ({"tier": "tier6a"}, True),
+    ],
+)
+def test_only_a_waiver_that_allows_more_or_longer_is_brought_by_the_change(
+    stricter: dict[str, Any], brought: bool
+) -> None:
+    field = "denoise.peak_allocated_bytes.without_lm"
+    there = msgspec.convert(WAIVED | {"field": field, "value": 2 * GIB}, Waiver)
+    now = msgspec.structs.replace(there, why="The same in other words.", **stricter)
+    grown = Finding(id="G302", message="", variant="turbo", tier=now.tier, field=field, after=GIB)
+    table = msgspec.convert(good().table, TierTable)
+    assert bool(brought_findings([grown], table, [now], [there], TODAY)) is brought
+    assert bool(stale_findings([], table, [now], [there], TODAY, code_judged=True)) is brought
 
 
 @pytest.mark.parametrize(

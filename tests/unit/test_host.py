@@ -1,6 +1,9 @@
 """Main memory: what the machine has, and less where control groups allow less."""
 
 import os
+import weakref
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from acestep.devices.accelerator import Accelerator
 from acestep.devices.cpu import CpuDevice
 from acestep.hardware.cgroups import memory_limits
-from acestep.hardware.host import LOCK_RESERVE_BYTES, LOCKED, HostMemory, host_memory, lockable_bytes
+from acestep.hardware.host import LOCK_RESERVE_BYTES, HostMemory, LockedMemory, host_memory, lockable_bytes
 from acestep.units import GIB
 
 V1_NONE = 9223372036854771712
@@ -219,26 +222,95 @@ def test_the_cpu_has_what_the_host_has(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CpuDevice().free_bytes() == 7
 
 
-def test_pages_are_locked_as_long_as_the_host_keeps_its_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the system: the question goes to `host_memory`, which answers on all of them."""
-    card = Accelerator(torch.cuda, torch.device("cpu"), torch.float32, grouped=True, workspace=0)
-    real = torch.empty
-    asked: list[int] = []
+class LockingHost:
+    """Stands for PyTorch's page-locked memory: blocks of powers of two, kept when freed, from a limited main memory."""
 
-    def empty(n_bytes: int, *, dtype: torch.dtype, pin_memory: bool) -> torch.Tensor:
-        asked.append(n_bytes)
-        return real(n_bytes, dtype=dtype)
-
-    monkeypatch.setattr(torch, "empty", empty)
-    for free, locked in ((LOCK_RESERVE_BYTES + 64, True), (LOCK_RESERVE_BYTES + 63, False)):
-        memory = HostMemory(total_bytes=16 * GIB, available_bytes=free)
+    def __init__(self, free: int, patch: pytest.MonkeyPatch) -> None:
+        self.free = free
+        self.kept: Counter[int] = Counter()
+        self.count = LockedMemory()
+        self.card = Accelerator(torch.cuda, torch.device("cpu"), torch.float32, grouped=True, workspace=0)
+        self.real = torch.empty
+        patch.setattr(torch, "empty", self.empty)
+        patch.setattr("acestep.hardware.host.host_memory", self.memory)
         for place in ("acestep.devices.accelerator", "acestep.hardware.host"):
-            monkeypatch.setattr(f"{place}.host_memory", lambda memory=memory: memory)
-        held, lockable = LOCKED.held_bytes, lockable_bytes()
-        assert lockable == held + free - LOCK_RESERVE_BYTES
-        assert (card.pinned(64) is not None) is locked
-        assert LOCKED.held_bytes == held + 64 * locked
-    assert asked == [64]
+            patch.setattr(f"{place}.LOCKED", self.count)
+
+    def memory(self) -> HostMemory:
+        return HostMemory(total_bytes=16 * GIB, available_bytes=LOCK_RESERVE_BYTES + self.free)
+
+    def empty(self, n_bytes: int, *, dtype: torch.dtype, pin_memory: bool) -> torch.Tensor:
+        assert pin_memory
+        block = 1 << max(0, n_bytes - 1).bit_length()
+        if self.kept[block]:
+            self.kept[block] -= 1
+        else:
+            self.free -= block
+        assert self.free >= 0, "more was locked than the reserve allows"
+        given = self.real(n_bytes, dtype=dtype)
+        weakref.finalize(given.untyped_storage(), self.kept.update, [block])
+        return given
+
+
+def locked_bytes(pieces: Sequence[torch.Tensor]) -> int:
+    return sum(piece.untyped_storage().nbytes() for piece in pieces)
+
+
+@given(
+    free=st.integers(0, 4096),
+    steps=st.lists(st.tuples(st.integers(1, 2048), st.integers(0, 3)), max_size=30),
+)
+def test_what_can_be_locked_is_what_is_granted_after_loads_and_frees_in_any_order(
+    free: int, steps: list[tuple[int, int]]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        host = LockingHost(free, patch)
+        live: list[torch.Tensor] = []
+        for n_bytes, freed in steps:
+            piece = host.card.pinned(n_bytes)
+            if piece is not None:
+                assert piece.nbytes == n_bytes
+                # A view alone keeps the block in use.
+                live.append(piece[: n_bytes // 2])
+            del piece
+            del live[:freed]
+            assert locked_bytes(live) <= lockable_bytes() == free
+        # All that it says is granted, largest blocks first; and not a byte more.
+        promised = lockable_bytes()
+        live.clear()
+        for size in (1 << bits for bits in range(12, -1, -1)):
+            while (piece := host.card.pinned(size)) is not None:
+                live.append(piece)
+        assert locked_bytes(live) == promised
+
+
+def test_the_same_load_again_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = LockingHost(8192, monkeypatch)
+    for _ in range(5):
+        load = [host.card.pinned(size) for size in (900, 1024, 100)]
+        assert all(piece is not None for piece in load)
+        free = host.free
+        del load
+    host.free = 0
+    # With no new memory, a smaller request takes a larger block that is kept.
+    assert host.card.pinned(512) is not None
+    assert free == 8192 - host.count.held_bytes == 8192 - (1024 + 1024 + 128)
+
+
+def test_what_the_system_refuses_to_lock_is_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = LockingHost(8192, monkeypatch)
+    held = host.card.pinned(1024)
+
+    def refused(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("cannot lock")
+
+    with monkeypatch.context() as limited:
+        limited.setattr(torch, "empty", refused)
+        assert host.card.pinned(2048) is None
+    assert lockable_bytes() == 1024
+    assert host.card.pinned(2048) is None
+    del held
+    assert host.card.pinned(1024) is not None
 
 
 def test_a_container_without_proc_has_what_the_system_call_says(tmp_path: Path) -> None:

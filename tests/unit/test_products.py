@@ -1,5 +1,7 @@
 """Products of a few rows: every form gives the same, and the fastest is taken where it is clearly faster."""
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,8 +13,11 @@ from acestep.checkpoints.architecture import QwenArchitecture, arguments
 from acestep.checkpoints.libraries import Qwen3Config, Qwen3ForCausalLM
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.cpu import CpuDevice
+from acestep.knobs import Knobs
 from acestep.lm.backends.pt import PtBackend
-from acestep.lm.products import FEW_ROWS, FOUR, LARGE, Product, Products, by_fours, turned
+from acestep.lm.language import Language
+from acestep.lm.products import FEW_ROWS, FOUR, LARGE, Product, Products, by_fours, finer, thread_clock, turned
+from acestep.units import silent
 from tests.grammars import Counted, job_of
 from tests.small_card import SmallCard
 
@@ -93,6 +98,42 @@ def test_one_slow_call_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     assert clock.now - before == pytest.approx(0.5)
 
 
+class Ticking:
+    """A clock that goes on by `call` seconds whenever it is read, and shows whole multiples of `tick` seconds."""
+
+    def __init__(self, tick: float, call: float, begun: float = 0) -> None:
+        self.tick, self.call, self.now = tick, call, begun
+
+    def __call__(self) -> float:
+        self.now += self.call
+        return self.now // self.tick * self.tick
+
+
+@pytest.mark.parametrize("begun", [0, 0.0156 / 2, 0.0156 - 1e-5, 0.0156 - 1.5e-6])
+def test_a_clock_that_ticks_too_rarely_to_time_a_product_is_not_used(begun: float) -> None:
+    """As on Windows, however near its next tick it is looked at."""
+    coarse, passing = Ticking(0.0156, 1e-6, begun), Ticking(1e-7, 1e-6)
+    assert finer(coarse, passing) is passing
+
+
+@pytest.mark.parametrize("tick", [1e-9, 1e-7, 1e-6, 1e-5])
+def test_a_clock_that_ticks_often_is_used(tick: float) -> None:
+    fine = Ticking(tick, 1e-6)
+    assert finer(fine, Ticking(1e-7, 1e-6)) is fine
+
+
+def test_an_interruption_does_not_make_a_clock_coarse() -> None:
+    interrupted = iter([1.0, 1.004])
+    fine = Ticking(1e-9, 1e-6, 1.004)
+    assert finer(clock := lambda: next(interrupted, None) or fine(), Ticking(1e-7, 1e-6)) is clock
+
+
+def test_the_seconds_that_a_thread_waits_are_not_counted_where_the_system_can_tell() -> None:
+    assert thread_clock() in (time.thread_time, time.perf_counter)
+    if sys.platform == "linux":
+        assert thread_clock() is time.thread_time
+
+
 @pytest.mark.parametrize(
     ("rows", "shape", "device", "dtype"),
     [
@@ -143,3 +184,15 @@ def test_a_model_writes_the_same_tokens_with_every_form(monkeypatch: pytest.Monk
 
     assert written(F.linear) == written(turned) == written(by_fours)
     assert set(used) == {6}, "the rows of a step, not the tokens of a prompt"
+
+
+def test_forms_are_timed_in_a_models_first_song_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Stopwatch(monkeypatch, lambda *_: 1)
+    monkeypatch.setattr("acestep.lm.products.LARGE", 1)
+    monkeypatch.setattr("acestep.lm.products.thread_clock", lambda: clock)
+    language = Language("tiny", Knobs(lm="0.6B"), CpuDevice(), longest_s=10, warn=pytest.fail)
+    jobs, timed = [job_of(Counted(12, range(900)), seed=seed) for seed in range(3)], list[int]()
+    for _ in range(3):
+        language.write(jobs, silent)
+        timed.append(clock.timed)
+    assert timed[0] == timed[1] == timed[2] > 0

@@ -2,15 +2,16 @@
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from acestep.checkpoints.build import build
 from acestep.checkpoints.components import Components
 from acestep.checkpoints.quantize import quantize
+from acestep.devices.base import DeviceEvent
 from acestep.engine.pipeline import prepare
 from acestep.knobs import Knobs, Offload, Quantization, Variant
 from acestep.memory.placement import TRANSFORMER, Placement
@@ -69,6 +70,44 @@ def test_the_next_block_is_on_its_way_before_this_one_computes() -> None:
         for turn, layer in enumerate(module):
             with placement.use_block(layer):
                 assert device.copies == turn + 2
+
+
+class OnceRefusing(EagerCard):
+    """A card whose copy number `at` fails after the first of its tensors."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:
+        if self.copies == self.at:
+            super().fetch(pairs[:1], after)
+            raise torch.OutOfMemoryError("full")
+        return super().fetch(pairs, after)
+
+
+@pytest.mark.parametrize("at", range(9))
+def test_after_a_copy_that_failed_the_blocks_can_be_used_again(at: int) -> None:
+    module, x, device = _stack(3), torch.randn(5, WIDTH), OnceRefusing(at)
+    expected, hosts = module(x), list(module.parameters())
+    placement = Placement({TRANSFORMER: module}, list(module), Offload.STREAM, device)
+
+    def turn() -> Tensor:
+        hidden = x
+        for layer in module:
+            with placement.use_block(layer):
+                hidden = layer[1](layer[0](hidden))
+        return hidden
+
+    with placement.use(TRANSFORMER):
+        refused = 0
+        for _ in range(5):
+            try:
+                assert torch.equal(turn(), expected)
+            except torch.OutOfMemoryError:
+                refused += 1
+                assert all(now is host for now, host in zip(module.parameters(), hosts, strict=True))
+    assert refused == 1
 
 
 def test_pinned_host_weights_exist_once_and_stay_what_they_were() -> None:

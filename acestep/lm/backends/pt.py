@@ -1,17 +1,21 @@
 """The language model through PyTorch: whole batches in one pass, with the rows of guidance pairs among them."""
 
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.base import Device
+from acestep.devices.out_of_memory import one_out_of_memory_error
 from acestep.lm.backends.base import StepsWritten
 from acestep.lm.forward import Cache, Decoder, cache_bytes
 from acestep.lm.job import Job
 from acestep.lm.next_tokens import NextTokens
 from acestep.lm.prefill import PREFILL_TOKENS, forward_bytes, prefill_tokens
+from acestep.lm.products import Products
 from acestep.lm.recorded_step import Stepper
 from acestep.lm.sampling import Chooser, Draft, Sampler
 
@@ -19,7 +23,8 @@ from acestep.lm.sampling import Chooser, Draft, Sampler
 class PtBackend:
     """Writes sequences with a model whose weights are on the device inside `use()`.
 
-    `chooser` chooses the tokens; by default they are sampled from the logits.
+    `chooser` chooses the tokens; by default they are sampled from the logits. `products`, if others use the model too,
+    are those of all of them.
     """
 
     def __init__(
@@ -29,11 +34,13 @@ class PtBackend:
         *,
         use: Callable[[], AbstractContextManager[None]] = nullcontext,
         chooser: Chooser | None = None,
+        products: Products | None = None,
     ) -> None:
         self._model = model
         self._device = device
         self._use = use
         self._chooser: Chooser = Sampler(device) if chooser is None else chooser
+        self._products = products or Products(device)
 
     @torch.no_grad()
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
@@ -54,7 +61,7 @@ class PtBackend:
         drafts = [_widest(job) for job in jobs]
         with self._use():
             cache = Cache(jobs, self._model.module.config, self._model.dtype, self._device.torch_device)
-            decoder = Decoder(self._model.module, self._device, cache.longest)
+            decoder = Decoder(self._model.module, self._device, cache.longest, self._products)
             chosen = NextTokens(decoder, self._device, self._chooser, drafts)
             states = decoder.read(cache)
             for lane in cache.lanes:
@@ -71,10 +78,10 @@ class PtBackend:
         jobs, module = [draft.job for draft in drafts], self._model.module
         most = max(job.max_tokens for job in jobs)
         cache = Cache(jobs, module.config, self._model.dtype, self._device.torch_device)
-        decoder = Decoder(module, self._device, cache.longest)
+        decoder = Decoder(module, self._device, cache.longest, self._products)
         stepper = Stepper(decoder, self._device)
         chosen = NextTokens(decoder, self._device, self._chooser, drafts)
-        states = decoder.read(cache, self._prefill_tokens(jobs))
+        states = self._read(decoder, cache, jobs)
         try:
             for step in range(1, most + 1):
                 for i, token in chosen.of(cache.rows, states).items():
@@ -87,15 +94,35 @@ class PtBackend:
         finally:
             stepper.release()
 
+    def _read(self, decoder: Decoder, cache: Cache, jobs: Sequence[Job]) -> Tensor:
+        """Return the hidden states after the prompts; if memory runs out in large parts, they are read in small ones.
+
+        A kernel may want a workspace that was not counted, and another program may take memory in between.
+        """
+        at_once = self._prefill_tokens(jobs)
+        if at_once > PREFILL_TOKENS[0]:
+            try:
+                with one_out_of_memory_error():
+                    return decoder.read(cache, at_once)
+            except torch.OutOfMemoryError:
+                pass
+            # Outside the except block, because inside it the traceback keeps the activations alive.
+            gc.collect()
+            self._device.empty_cache()
+        return decoder.read(cache)
+
     def _prefill_tokens(self, jobs: Sequence[Job]) -> int:
         """Return the prompt tokens in one forward, by what is free now.
 
-        On the CPU the fewest: more are no faster, and a song must not depend on what other programs have taken.
+        On the CPU the fewest: more are no faster, and a song must not depend on what other programs have taken. So too
+        where attention is not fused: the scores of a larger part, which `forward_bytes` does not count, would be in
+        memory.
         """
-        if self._device.shares_host_memory:
+        longest = max(len(prompt) for job in jobs for prompt in job.prompts)
+        fused = self._device.grouped_attention and not self._device.shares_host_memory
+        if longest <= PREFILL_TOKENS[0] or not fused:
             return PREFILL_TOKENS[0]
         config, itemsize = self._model.module.config, self._model.dtype.itemsize
-        longest = max(len(prompt) for job in jobs for prompt in job.prompts)
 
         def needed(tokens: int) -> int:
             return forward_bytes(config, min(tokens, longest), longest, itemsize)
