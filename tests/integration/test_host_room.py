@@ -262,7 +262,7 @@ def test_a_child_of_calibrate_refuses_what_is_no_answer_about_the_card(
                 return ""
 
             def run(self, order: Order, alive: Any) -> Any:
-                open_probe_lm("dummy", order.knobs, SimpleNamespace(dtype=torch.bfloat16))
+                open_probe_lm("dummy", order.knobs, SimpleNamespace(dtype=torch.bfloat16, shares_host_memory=False))
 
         order = Order(number=1, knobs=knobs, workload=Workload(batch=1, duration_s=10, with_lm=True), cap_bytes=GIB)
         ready, *said = _said(Loaded(Card()), setup_for(knobs, "dummy"), order)
