@@ -52,14 +52,9 @@ def stale_findings(
             stale.append(_stale("G601", waiver, f"ended on {waiver.until}"))
             continue
         of_code = not is_field(waiver.field) and not OF_CODE.isdisjoint(waiver.field.split("."))
-        covers = (
-            any(_covers(waiver, finding) for finding in findings)
-            or _covers_shortfall(waiver, table)
-            or _raises(waiver, table)
-        )
         inherited = _is_granted(waiver, granted) and (of_code or _still_needed(waiver, table))
         unseen = of_code and (not code_judged or waiver.variant in not_simulated)
-        if not (covers or inherited or unseen):
+        if not (_is_used(waiver, findings, table) or inherited or unseen):
             stale.append(_stale("G602", waiver, "covers nothing that this change takes away"))
     return stale
 
@@ -88,13 +83,7 @@ def brought_findings(
             ),
         )
         for waiver in waivers
-        if not _is_granted(waiver, granted)
-        and not waiver.expired(today)
-        and (
-            any(_covers(waiver, finding) for finding in findings)
-            or _covers_shortfall(waiver, table)
-            or _raises(waiver, table)
-        )
+        if not _is_granted(waiver, granted) and not waiver.expired(today) and _is_used(waiver, findings, table)
     ]
 
 
@@ -110,6 +99,15 @@ def unbounded_findings(waivers: Sequence[Waiver], policy: Policy | None) -> list
         and isinstance(waiver.value, int)
         and waiver.value > budgets.get(waiver.tier, waiver.value)
     ]
+
+
+def _is_used(waiver: Waiver, findings: Sequence[Finding], table: TierTable) -> bool:
+    """Return whether a waiver covers something: a finding, a shortfall of the table, or a record that raises a tier."""
+    return (
+        any(_covers(waiver, finding) for finding in findings)
+        or _covers_shortfall(waiver, table)
+        or _raises(waiver, table)
+    )
 
 
 def _is_granted(waiver: Waiver, granted: Sequence[Waiver]) -> bool:
