@@ -43,6 +43,10 @@ class Offload(StrEnum):
     STREAM_ENCODERS = "stream+encoders"
 
 
+STREAMING = frozenset({Offload.STREAM, Offload.STREAM_ENCODERS})
+"""With these, the transformer's blocks come to the device one after another in every step."""
+
+
 class Quantization(StrEnum):
     """Weight formats of the transformer; no quantization is null in JSON and None here."""
 

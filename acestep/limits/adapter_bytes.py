@@ -1,7 +1,7 @@
 """Bytes of adapters that stay apart from the weights, on a card. Pure."""
 
 from acestep.adapter_memory import AdapterMemory
-from acestep.knobs import Offload
+from acestep.knobs import STREAMING, Offload
 from acestep.limits.workspace import segment_bytes, small_segment_bytes, up_to_grain
 from acestep.units import ceil_div
 
@@ -14,7 +14,7 @@ _STREAM_BUFFERS = 2
 
 def adapter_bytes(memory: AdapterMemory, offload: Offload, itemsize: int) -> int:
     """Return the bytes that adapters take while songs are denoised, in numbers of `itemsize` bytes."""
-    if offload in (Offload.STREAM, Offload.STREAM_ENCODERS):
+    if offload in STREAMING:
         largest = max((_sum(block, itemsize) for block in memory.blocks), default=0)
         return _STREAM_BUFFERS * up_to_grain(largest) + _segments(memory.others, itemsize)
     return _segments(memory.tensors, itemsize)

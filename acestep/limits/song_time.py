@@ -8,7 +8,7 @@ import msgspec
 from acestep.evidence import EvidenceKind
 from acestep.hardware.card import CardKind
 from acestep.hardware.card_sizes import card_model
-from acestep.knobs import Offload
+from acestep.knobs import STREAMING
 from acestep.limits.plan import Plan
 from acestep.song_times import FASTEST, LENGTHS_S, SLOWEST, CardTimes, OtherWay, ThinkTime, TierTimes, at_length
 from acestep.stage import Stage
@@ -114,8 +114,12 @@ def cards_of(plan: Plan, tier: TierTimes | None) -> tuple[CardTimes, ...]:
     model = card_model(plan.card.name)
     named = tuple(card for card in tier.cards if card_model(card.card) == model)
     # Other offload changes little; where weights are unpacked or streamed, the times are of something else.
-    wished = plan.quantization, _streams(plan.offload)
-    return tuple(card for card in named or typical_cards(tier) if (card.quantization, _streams(card.offload)) == wished)
+    streams = plan.offload in STREAMING
+    return tuple(
+        card
+        for card in named or typical_cards(tier)
+        if card.quantization == plan.quantization and (card.offload in STREAMING) is streams
+    )
 
 
 def typical_cards(tier: TierTimes) -> tuple[CardTimes, ...]:
@@ -148,10 +152,6 @@ def stages_at(card: CardTimes, duration_s: float, thought: ThinkTime | None = No
     """Return the likely seconds of each stage of one song of a length."""
     seconds = {stage: at_length(both, duration_s) for stage, both in card.stages.items()}
     return seconds if thought is None else {Stage.THINK: at_length(thought.seconds, duration_s), **seconds}
-
-
-def _streams(offload: Offload) -> bool:
-    return offload in (Offload.STREAM, Offload.STREAM_ENCODERS)
 
 
 def _covers(own: OwnRatios, stages: Mapping[Stage, object]) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from acestep.knobs import Offload, Quantization
+from acestep.knobs import STREAMING, Offload, Quantization
 from acestep.limits.plan import Overrides, Plan
 from acestep.tiers import BATCHES
 from acestep.units import gib
@@ -20,12 +20,10 @@ from acestep.units import gib
 LEAST_LOCKED: Final = 0.5
 """The share of the streamed weights that has to be locked: with less, most copies are slow ones."""
 
-_STREAMING: Final = (Offload.STREAM, Offload.STREAM_ENCODERS)
-
 
 def streams_unlocked(plan: Plan, model: Mapping[str, float], lockable_bytes: int) -> bool:
     """Return whether a plan would stream weights of which main memory can lock too few bytes."""
-    return plan.offload in _STREAMING and lockable_bytes < LEAST_LOCKED * _streamed_bytes(plan, model)
+    return plan.offload in STREAMING and lockable_bytes < LEAST_LOCKED * _streamed_bytes(plan, model)
 
 
 def kept_whole(overrides: Overrides) -> Overrides | None:

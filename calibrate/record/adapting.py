@@ -2,7 +2,7 @@
 
 from msgspec import UNSET
 
-from acestep.knobs import Knobs, Offload
+from acestep.knobs import STREAMING, Knobs
 from acestep.stage import Stage
 from calibrate.workload import Workload
 
@@ -18,4 +18,4 @@ def adapts(stage: str, knobs: Knobs, workload: Workload) -> bool:
         return stage in (Stage.THINK, Stage.DECODE)
     weak_cover = workload.cover_strength is not UNSET and workload.cover_strength < 1
     guided = not knobs.variant.is_turbo
-    return knobs.offload in (Offload.STREAM, Offload.STREAM_ENCODERS) and (guided or weak_cover)
+    return knobs.offload in STREAMING and (guided or weak_cover)
