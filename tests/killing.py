@@ -1,5 +1,6 @@
 """Runs of `calibrate run` on a card that is a formula, ended at a chosen write of the journal."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ def run_with(executor: SimulationAlone | CardAlone, output: Path, *arguments: ob
 
 def kill_at(write: int, share: float, output: Path, *arguments: object) -> bool:
     """Run in a process that kills itself in the `write`-th write, a share of it done; False if it ended before."""
+    # What earlier tests mapped and left as garbage would be counted again for the child, and may be more than there is.
+    gc.collect()
     child = os.fork()
     if child == 0:
         try:
