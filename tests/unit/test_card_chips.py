@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from acestep.errors import UsageError
 from acestep.hardware.card_chips import LAPTOP_SIZES, chip_of, is_laptop, is_same_card
 from acestep.hardware.card_sizes import CATALOGUE, sizes_in
-from calibrate.timing.cards import CardSpeed, card_speed, known_cards, power_note
+from acestep.limits.capabilities import AMPERE
+from calibrate.timing.cards import CardSpeed, card_speed, known_cards, notes_on
 
 CARDS = st.sampled_from(known_cards())
 MAKERS = ("", "NVIDIA ", "NVIDIA GeForce ", "Tesla ", "nvidia  geforce ")
@@ -131,9 +133,10 @@ def test_a_name_that_is_like_none_is_refused_with_all_known_ones() -> None:
 
 
 @given(CARDS)
-def test_the_power_is_told_for_laptops_only(card: CardSpeed) -> None:
-    note = power_note(card)
-    assert (note is not None) == is_laptop(card.name)
-    assert note is None or card.source in note
-    if note is not None:
-        assert " W" in card.source, "its source says the power"
+def test_an_estimate_says_what_it_depends_on_and_what_it_is_not_for(card: CardSpeed) -> None:
+    notes = " ".join(notes_on(card))
+    assert (card.source in notes) == ("power" in notes) == is_laptop(card.name)
+    assert not is_laptop(card.name) or " W" in card.source, "its source says the power"
+    assert ("float32" in notes.replace(card.source, "")) == (card.compute_capability < AMPERE)
+    measured = msgspec.structs.replace(card, source="card.json")
+    assert "power" not in " ".join(notes_on(measured)), "a measured card had the power that it has"
