@@ -82,7 +82,7 @@ def card_speed(name: str, size_gib: float | None = None) -> CardSpeed:
         return card
     near = [card for card in known_cards() if numbers_of(card.name) & numbers_of(name)]
     raise UsageError(
-        f"the speed of {name!r} is not known; {_others(near)}. For a card that is not among them, write"
+        f"the speed of {name!r} is not known; {_others(near)}. For a card without a known speed, write"
         " `acestep doctor --measure --json > card.json` there, and give that file"
     )
 
@@ -105,4 +105,4 @@ def _others(near: Sequence[CardSpeed]) -> str:
     if not near:
         return f"known cards are {', '.join(card.name for card in known_cards())}"
     told = ", ".join(card.name if sizes_in(card.name) else f"{card.name} ({card.vram_gib:g} GB)" for card in near)
-    return f"known are other cards of that number, with speeds of their own: {told}"
+    return f"of that number are known {told}, which are other cards"

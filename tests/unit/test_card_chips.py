@@ -122,7 +122,7 @@ def test_names_as_drivers_report_them_find_their_own_card_or_none(reported: str,
     if known is not None:
         assert card_speed(reported).name == known
         return
-    with pytest.raises(UsageError, match="known are other cards"):
+    with pytest.raises(UsageError, match="which are other cards"):
         card_speed(reported)
 
 
