@@ -41,9 +41,6 @@ _SPELLINGS: Final = (
 )
 """Patterns in a lower-case name, and what stands for them: first other spellings, then what all forms share."""
 
-_LAPTOP: Final = frozenset({"laptop", "maxq"})
-
-
 @lru_cache(maxsize=1024)
 def chip_of(name: str, size_gib: float | None = None) -> frozenset[str]:
     """Return the words that make out a chip and its form, such as {"rtx", "4070", "ti", "super"}.
@@ -72,8 +69,9 @@ def is_same_card(listed: str, name: str, size_gib: float) -> bool:
 
 
 def is_laptop(name: str) -> bool:
-    """Return whether a name is that of a laptop's card."""
-    return bool(_LAPTOP & chip_of(name))
+    """Return whether a name is that of a laptop's card: before the RTX 30, Max-Q was a laptop's too."""
+    chip = chip_of(name)
+    return "laptop" in chip or ("maxq" in chip and "pro" not in chip)
 
 
 def numbers_of(name: str) -> frozenset[str]:
