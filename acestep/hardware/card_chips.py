@@ -35,11 +35,12 @@ _SPELLINGS: Final = (
     (r"\bpci\b", " pcie "),
     # What a card has unless its name says another form.
     (r"\bworkstation edition\b|\bsxm\d?\b|\bhbm\d?e?\b", " "),
-    # No other card with this name has a number of its own.
+    # The numbers of RTX PRO cards are all of one generation, whose name may be left out.
     (r"(?<=\bpro )(\d+) blackwell\b", r"\1"),
     (r"\b(nvidia|geforce|tesla|graphics|gpu|generation|edition|\d+ ?gb)\b", " "),
 )
 """Patterns in a lower-case name, and what stands for them: first other spellings, then what all forms share."""
+
 
 @lru_cache(maxsize=1024)
 def chip_of(name: str, size_gib: float | None = None) -> frozenset[str]:
