@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from acestep.checkpoints.build import build
 from acestep.checkpoints.lm import build_lm
-from acestep.errors import Exit, UsageError
-from acestep.hardware.card_sizes import catalogued
+from acestep.errors import Exit
+from acestep.hardware.card_sizes import box_of
+from acestep.hardware.detection.families import capability_of
 from acestep.knobs import Backend, Knobs, Offload, Variant
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.jobs import Planner
@@ -60,14 +61,8 @@ def test_every_card_has_a_source_and_a_size_it_is_sold_in() -> None:
     assert len(names) == len(set(names))
     for card in known_cards():
         assert card.source
-        assert card_speed(f"NVIDIA GeForce {card.name.lower()}") is card
-        sizes = catalogued(card.name)
-        assert not sizes or card.vram_gib in sizes, card.name
-
-
-def test_a_card_whose_speed_is_not_known_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="RTX 4090"):
-        card_speed("GT 710")
+        assert box_of(card.name, int(card.vram_gib * GIB)).gib == card.vram_gib
+        assert card.compute_capability == capability_of(card.name)
 
 
 def test_the_work_of_writing_is_what_all_its_steps_take() -> None:
