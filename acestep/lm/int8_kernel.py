@@ -26,8 +26,8 @@ same thread: 8 bytes each in a 16-bit type, 4 in float32, and a warp's lie side 
 """
 
 SUMS: Final = 32
-"""Kept by each thread, in one register each. So a thread takes at most 128 registers, on Hopper 168 for 16 rows: a
-multiprocessor has enough for 3 or 4 programs, and all that a thread needs is in registers.
+"""Kept by each thread, in one register each. With what else it needs that is at most 128 registers on every card, of
+which a multiprocessor has enough for 4 programs.
 """
 
 OUTPUTS: Final = 4
@@ -75,8 +75,7 @@ def _product(  # type: ignore[no-untyped-def]
             other=0,
             eviction_policy="evict_first",
         )
-        # Every weight is a number of 16-bit types too, to which Triton has a shorter way.
-        sums += tl.sum(numbers.to(tl.float32) * weights.to(dtype).to(tl.float32), axis=3)
+        sums += tl.sum(numbers.to(tl.float32) * weights.to(tl.float32), axis=3)
     # Rounded as the library does: the sum, then its product with the scale.
     total = tl.sum(sums, axis=2).to(dtype).to(tl.float32)
     scales = tl.load(scale + output, mask=output < outputs, other=0.0).to(dtype).to(tl.float32)
