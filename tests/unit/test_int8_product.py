@@ -48,7 +48,7 @@ def _untried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(product_module, "_kernel", TritonKernel("planning"))
 
 
-def layer(config: Any, width: int = 48, outputs: int = 20, dtype: torch.dtype = torch.float32) -> nn.Module:
+def layer(config: Any, width: int = 48, outputs: int = 20, dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(width)
     holder = nn.Sequential(nn.Linear(width, outputs, bias=False).to(dtype))
     if config is not None:
@@ -78,7 +78,7 @@ def test_without_a_compiler_the_numbers_are_the_library_s_and_the_log_says_it_on
 ) -> None:
     tries = fails_with(RuntimeError("Failed to find C compiler"), monkeypatch)
     linear, rows = layer(INT8, dtype=dtype), torch.randn(count, 48).to(dtype)
-    weight: Any = linear.weight
+    weight = linear.weight
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert torch.equal(_on_cuda(rows, weight.qdata, weight.scale), linear(rows))
@@ -135,7 +135,7 @@ def test_after_a_failure_products_say_that_they_unpack(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("transposed", [False, True])
 def test_on_meta_it_takes_its_result_and_reads_each_weight_once(transposed: bool) -> None:
-    weight: Any = layer(INT8, 64, 96, torch.bfloat16).to("meta").weight
+    weight = layer(INT8, 64, 96, torch.bfloat16).to("meta").weight
     rows = torch.empty(64, 2, device="meta").t() if transposed else torch.empty(2, 64, device="meta")
     kernels = CudaKernels((8, 6))
     with kernels, Ledger(Trace(), kernels):

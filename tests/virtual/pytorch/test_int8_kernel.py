@@ -55,7 +55,7 @@ def interpreted(cases: Sequence[tuple[Tensor, Tensor, Tensor]], folder: Path) ->
         result = torch.full((len(rows) + 2, len(weight)), float("nan"), dtype=rows.dtype)
         asked.append({"rows": rows, "weight": weight, "scale": scale, "result": result})
     torch.save(asked, folder / "cases.pt")
-    command = [sys.executable, "-c", INTERPRETER, folder / "cases.pt"]
+    command = [sys.executable, "-c", INTERPRETER, str(folder / "cases.pt")]
     subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, check=True, timeout=300)
     results = [case["result"] for case in torch.load(folder / "cases.pt")]
     assert all(result[[0, -1]].isnan().all() for result in results)
@@ -138,7 +138,7 @@ def registers_and_stack(cubin: bytes, folder: Path) -> tuple[int, int]:
     """What a thread takes, as Triton's own tool reads it from the compiled kernel."""
     (folder / "kernel.cubin").write_bytes(cubin)
     tool = Path(importlib.import_module("triton").__file__ or "").parent / "backends/nvidia/bin/cuobjdump"
-    command = [tool, "-res-usage", folder / "kernel.cubin"]
+    command = [str(tool), "-res-usage", str(folder / "kernel.cubin")]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     [found] = re.findall(r"REG:(\d+) STACK:(\d+)", said)
     return int(found[0]), int(found[1])
@@ -150,7 +150,7 @@ def test_four_programs_run_at_a_time_with_all_in_registers_and_weights_are_loade
     index: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     place = CudaDevice(index=index).torch_device
-    kept = Kept(int8_kernel._product)
+    kept, properties = Kept(int8_kernel._product), torch.cuda.get_device_properties(place)
     monkeypatch.setattr(int8_kernel, "_product", kept)
     for dtype in (torch.float32, torch.bfloat16 if CAPABILITIES[index] >= (8, 0) else torch.float16):
         weight: Any = quantised(1_024, 1_024, place, dtype).weight
@@ -160,7 +160,7 @@ def test_four_programs_run_at_a_time_with_all_in_registers_and_weights_are_loade
     for compiled in kept.compiled:
         registers, stack = registers_and_stack(compiled.asm["cubin"], tmp_path)
         assert stack == 0
-        assert 4 * int8_kernel.THREADS * registers <= torch.cuda.get_device_properties(place).regs_per_multiprocessor
+        assert 4 * int8_kernel.THREADS * registers <= properties.regs_per_multiprocessor
         assert not re.search(r"ld\.global\S*\.[bsu]8", compiled.asm["ptx"]), "weights come one by one"
 
 
