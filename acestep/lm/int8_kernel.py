@@ -83,7 +83,7 @@ def _product(  # type: ignore[no-untyped-def]
     tl.store(result + row[:, None] * outputs + output[None, :], (total * scales[None, :]).to(dtype), mask=inside)
 
 
-def launch(result: Tensor, rows: Tensor, weight: Tensor, scale: Tensor) -> None:
+def launch_product(result: Tensor, rows: Tensor, weight: Tensor, scale: Tensor) -> None:
     """Compute `result` [rows, out] from `rows` [rows, in], `weight` [out, in] and `scale`, one number for each output.
 
     All are contiguous, and `result` and `rows` have one dtype.

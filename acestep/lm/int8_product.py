@@ -58,9 +58,9 @@ def _on_cuda(rows: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
     def launched() -> bool:
         # Triton is not everywhere, and takes a while to import.
-        from acestep.lm.int8_kernel import launch
+        from acestep.lm.int8_kernel import launch_product
 
-        launch(result, rows, weight, scale)
+        launch_product(result, rows, weight, scale)
         return True
 
     return result if _kernel.computed(rows, launched) else unpacked(rows, weight, scale)

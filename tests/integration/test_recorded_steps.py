@@ -189,7 +189,7 @@ def test_where_a_kernel_fails_for_other_rows_they_are_not_recorded(monkeypatch: 
         result.copy_(unpacked(rows, weight, scale))
 
     kernels = ModuleType("acestep.lm.int8_kernel")
-    kernels.launch = launch  # type: ignore[attr-defined]
+    kernels.launch_product = launch  # type: ignore[attr-defined]
     monkeypatch.setattr(int8_product, "_kernel", TritonKernel("planning"))
     monkeypatch.setitem(sys.modules, "acestep.lm.int8_kernel", kernels)
     small, card = _quantised(Quantization.INT8), RecordingCard(has_triton=True)

@@ -35,11 +35,11 @@ COUNTS = (1, FEW_ROWS // 2, FEW_ROWS)
 INTERPRETER = """
 import sys
 import torch
-from acestep.lm.int8_kernel import launch
+from acestep.lm.int8_kernel import launch_product
 cases = torch.load(sys.argv[1])
 for case in cases:
     result = case.pop("result")
-    launch(result[1:-1], **case)
+    launch_product(result[1:-1], **case)
     case["result"] = result
 torch.save(cases, sys.argv[1])
 """
