@@ -1,6 +1,5 @@
 """The language model through PyTorch: whole batches in one pass, with the rows of guidance pairs among them."""
 
-import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.base import Device
-from acestep.devices.out_of_memory import one_out_of_memory_error
+from acestep.devices.out_of_memory import free_unused, one_out_of_memory_error
 from acestep.lm.backends.base import StepsWritten
 from acestep.lm.forward import Cache, Decoder, cache_bytes
 from acestep.lm.job import Job
@@ -106,9 +105,7 @@ class PtBackend:
                     return decoder.read(cache, at_once)
             except torch.OutOfMemoryError:
                 pass
-            # Outside the except block, because inside it the traceback keeps the activations alive.
-            gc.collect()
-            self._device.empty_cache()
+            free_unused(self._device)
         return decoder.read(cache)
 
     def _prefill_tokens(self, jobs: Sequence[Job]) -> int:
