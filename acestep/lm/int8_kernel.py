@@ -1,9 +1,9 @@
 """A few rows times INT8 weights as a Triton kernel. Importing this imports Triton, which not every PyTorch brings.
 
-Such a product takes as long as reading the weights, so the kernel multiplies and sums without tensor cores. They would
-save work that is hidden behind the reading up to about 16 rows on the cards for which INT8 is meant (8 to 12 GB of
-Ampere and Ada: 5 or 6 weights reach a multiprocessor in each cycle, which multiplies 128 pairs meanwhile), and they
-know no float32 and, before Ampere, no bfloat16.
+Reading the weights takes longer than multiplying them, so the kernel multiplies and sums without tensor cores, which
+know no float32 and, before Ampere, no bfloat16. By the compiled instructions, a multiprocessor of Ampere and Ada can
+multiply 10 weights in each cycle with 8 rows and 4 with 16, and 5 or 6 reach it on the cards of 8 to 12 GB, for which
+INT8 is meant. So only with more than 8 rows, of four guided songs, would tensor cores save a part of the time.
 
 A program computes a few outputs whole: its threads read one run of each weight row after the other, side by side, and
 their sums are added once at the end. Nothing is added by several programs, so the same numbers give the same bits.

@@ -165,6 +165,16 @@ def test_four_programs_run_at_a_time_with_all_in_registers_and_weights_are_loade
 
 
 @torch.no_grad()
+def test_songs_that_end_seldom_make_triton_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = CudaDevice().torch_device
+    kept, weight = Kept(int8_kernel._product), quantised(1_024, 1_024, place, torch.float32).weight
+    monkeypatch.setattr(int8_kernel, "_product", kept)
+    for count in range(1, FEW_ROWS + 1):
+        int8_product(torch.empty(count, 1_024, device=place), weight)
+    assert len({compiled.hash for compiled in kept.compiled}) == FEW_ROWS.bit_length()
+
+
+@torch.no_grad()
 def test_many_rows_are_the_library_s_on_a_card_too() -> None:
     device = CudaDevice()
     place = device.torch_device
