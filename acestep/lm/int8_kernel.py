@@ -3,7 +3,7 @@
 Reading the weights takes longer than multiplying them, so the kernel multiplies and sums without tensor cores, which
 know no float32 and, before Ampere, no bfloat16. In bfloat16, by the instructions of the compiled loop, a multiprocessor
 of Ampere or Ada multiplies 19 weights in a cycle with 2 rows, 7 with 8 rows and 3 with 16. On cards of 8 to 12 GB, for
-which INT8 is meant, 5 or 6 weights reach it meanwhile. So with up to 8 rows, of four guided songs, it waits for memory;
+which INT8 is meant, 4 to 7 weights reach it meanwhile. So with up to 8 rows, of four guided songs, it waits for memory;
 16 rows take twice as long as reading, which is still less than unpacking moves.
 
 A program computes a few outputs whole: its threads read one run of each weight row after the other, side by side, and
