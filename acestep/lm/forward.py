@@ -164,13 +164,17 @@ class Decoder:
 
     def __init__(self, model: Any, device: Device, longest: int, products: Products | None = None) -> None:
         self._body = model.model
-        self.is_plain = all(is_plain(layer.mlp.up_proj.weight) for layer in self._body.layers)
+        self.is_plain = all(map(is_plain, self._weights()))
         self._products = products or Products(device)
         self._blocks = [DecoderBlock(layer, self._products) for layer in self._body.layers]
         self._head: Tensor = model.lm_head.weight
         self._device = device
         at = torch.arange(longest, device=device.torch_device)[None]
         self._cos, self._sin = (table[0] for table in self._body.rotary_emb(self._body.norm.weight, at))
+
+    def unpacks(self, rows: int) -> bool:
+        """Return whether a step of so many rows takes memory for unpacked weights, which is known after one."""
+        return any(self._products.unpacks(weight, rows) for weight in self._weights())
 
     def read(self, cache: Cache, at_once: int = PREFILL_TOKENS[0]) -> Tensor:
         """Fill the cache with the prompts; return the hidden state of each last token [rows, width].
@@ -232,6 +236,10 @@ class Decoder:
             return _attend_by_lane(lanes, query, seen)
 
         return self._through(F.embedding(tokens, self._body.embed_tokens.weight), rotation, lanes, attend)
+
+    def _weights(self) -> Iterator[Tensor]:
+        """One weight of each layer; the others have the same format."""
+        return (layer.mlp.up_proj.weight for layer in self._body.layers)
 
     def _through(self, hidden: Tensor, rotation: Rotation, lanes: Sequence[Lane], attend: Attend) -> Tensor:
         """Compute all layers and the last norm for the rows of all lanes [rows, width]."""

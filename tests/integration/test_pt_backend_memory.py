@@ -148,6 +148,17 @@ def test_the_longest_plan_fits_a_small_card(size: str, quantization: Quantizatio
     assert cap <= predicted <= 1.06 * cap, "what a plan counts on is enough, and hardly more"
 
 
+@pytest.mark.parametrize("songs", [1, 8])
+@pytest.mark.parametrize("prompt", [200, LONGEST_PROMPT_TOKENS])
+def test_no_promise_needs_the_kernel_that_reads_int8(prompt: int, songs: int) -> None:
+    """Prompts unpack weights with it and without it, and where it does not compile, steps take no more than they do."""
+    codes = Counted(3, range(FULL_SIZE.first_code, FULL_SIZE.first_code + 64_000))
+    jobs = [job_of(codes, range(prompt), range(60), seed=seed, max_tokens=600) for seed in range(songs)]
+    model = full_size_lm("acestep-5Hz-lm-0.6B", Quantization.INT8)
+    packed, unpacked = (think_cap(model, jobs, CudaKernels(AMPERE, triton=triton)) for triton in (True, False))
+    assert unpacked <= packed
+
+
 def test_reading_a_long_prompt_takes_hardly_more_than_its_cache() -> None:
     """So no logits of all positions and no scores of the whole prompt: either alone would be 1.3 GiB and more."""
     model, kernels = full_size_lm("acestep-5Hz-lm-0.6B", None), CudaKernels(AMPERE)
