@@ -39,6 +39,9 @@ _NO_KERNEL: Final = frozenset(
 )
 """Operations that only allocate, or only make another tensor of the same bytes."""
 
+_LOOK_UPS: Final = (_aten.embedding.default, _aten.index_select.default)
+"""Operations that read of their first tensor no more than they write."""
+
 _PRODUCT, _CONVOLUTION, _ATTENTION, _OTHER = range(4)
 _FIELDS: Final = len(KernelSums.__struct_fields__)
 _TRANSFERRED: Final = 4 * _FIELDS
@@ -99,6 +102,8 @@ def operation(func: Any, args: Sequence[Any], out: Any) -> Counts:
         # Each value of the input (transposed) or output meets one filter of the other side's channels.
         sliding = args[0] if args[6] else out
         kind, flops = _CONVOLUTION, 2 * sliding.numel() * (args[1].numel() // args[1].shape[0])
+    elif func in _LOOK_UPS:
+        read = [*written, *read[1:]]
     return _counted(kind, flops, read, written)
 
 
