@@ -36,5 +36,7 @@ class TritonKernel:
             if ran_out(error) or is_card_fault(error):
                 raise
             self.compiles = False
-            _LOG.warning("%s takes longer than it could, as Triton made no kernel: %s", self._slower, first_line(error))
+            # Triton's own error begins with the place in the kernel; what went wrong there is its cause.
+            reason = first_line(error.__cause__ or error)
+            _LOG.warning("%s takes longer than it could, as Triton made no kernel: %s", self._slower, reason)
             return False
