@@ -16,6 +16,7 @@ from acestep.checkpoints.libraries import Qwen3Config
 from acestep.devices.base import Device
 from acestep.lm.heads import FEW, MANY, Arithmetic, Rotation, for_together
 from acestep.lm.job import Job
+from acestep.lm.layer_products import LayerProducts
 from acestep.lm.prefill import PREFILL_TOKENS
 from acestep.lm.products import Products, is_plain
 from acestep.lm.sampling import Spans
@@ -128,7 +129,7 @@ class DecoderBlock(nn.Module):
     def __init__(self, layer: nn.Module, products: Products) -> None:
         super().__init__()
         self.layer: Any = layer
-        self._products = products
+        self._products = LayerProducts(layer, products)
 
     def forward(
         self, hidden: Tensor, rotation: Rotation, stored: Sequence[Tensor], attend: Attend, by: Arithmetic
@@ -138,21 +139,15 @@ class DecoderBlock(nn.Module):
         `stored` is the layer's part of the cache.
         """
         layer, attention = self.layer, self.layer.self_attn
-        product: Any = self._products.layer
         normed = by.norm(layer.input_layernorm, hidden)
-        query, key = by.heads(attention, product, normed, rotation)
-        value = product(attention.v_proj, normed).unflatten(-1, (-1, attention.head_dim))
+        query, key, value = by.heads(attention, self._products, normed, rotation)
         del normed
         attended = attend(stored, query, key, value)
         del query, key, value
-        hidden.add_(product(attention.o_proj, attended))
+        hidden.add_(self._products.of(attention.o_proj, attended))
         del attended
-        return hidden.add_(self._mlp(layer.mlp, by.norm(layer.post_attention_layernorm, hidden)))
-
-    def _mlp(self, mlp: Any, normed: Tensor) -> Tensor:
-        product: Any = self._products.layer
-        made: Tensor = product(mlp.down_proj, mlp.act_fn(product(mlp.gate_proj, normed)) * product(mlp.up_proj, normed))
-        return made
+        gated = by.gated(layer.mlp, self._products, by.norm(layer.post_attention_layernorm, hidden))
+        return hidden.add_(self._products.of(layer.mlp.down_proj, gated))
 
 
 class Decoder:

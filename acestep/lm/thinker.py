@@ -14,6 +14,7 @@ from acestep.lm.backends.base import LmBackend, StepsWritten
 from acestep.lm.job import Job
 from acestep.lm.jobs import Planner
 from acestep.lm.stage import Thought
+from acestep.memory.placement import LANGUAGE_MODEL as LANGUAGE_MODEL
 from acestep.request import Request, Task
 from acestep.stage import Stage
 from acestep.units import Progress, ceil_div
@@ -58,10 +59,6 @@ def even_passes(jobs: int) -> Iterator[int]:
         if size != last:
             yield size
         last = size
-
-
-LANGUAGE_MODEL = "lm"
-"""The language model's name among the parts that are placed."""
 
 
 OpenBackend = Callable[[Device, Callable[[], AbstractContextManager[None]]], LmBackend]

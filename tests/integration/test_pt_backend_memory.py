@@ -14,6 +14,7 @@ from acestep.limits.think_memory import think_bytes
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.job import Job
 from acestep.lm.tokenizer import FULL_SIZE
+from acestep.memory.placement import LANGUAGE_MODEL
 from acestep.thinking import LONGEST_PROMPT_TOKENS
 from acestep.units import GIB, gib
 from calibrate.probes.simulated.book import TraceBook
@@ -164,7 +165,7 @@ def test_reading_a_long_prompt_takes_hardly_more_than_its_cache() -> None:
     model, kernels = full_size_lm("acestep-5Hz-lm-0.6B", None), CudaKernels(AMPERE)
     cache = PtBackend(model, MeteredCpu()).cache_bytes([_song(LONGEST_PROMPT_TOKENS)])
     usage = stage_usage(trace_thinking(model, [_song(LONGEST_PROMPT_TOKENS)], kernels))[0]
-    assert usage.peak_bytes - usage.live_at_peak["language_model"] - cache < 0.05 * GIB
+    assert usage.peak_bytes - usage.live_at_peak[LANGUAGE_MODEL] - cache < 0.05 * GIB
 
 
 def test_eight_songs_take_eight_caches_and_hardly_more() -> None:
