@@ -71,7 +71,6 @@ class Described:
 
         @settings(
             max_examples=examples,
-            deadline=None,
             derandomize=True,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),

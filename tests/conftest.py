@@ -1,12 +1,19 @@
-"""Before anything imports torch: one OpenMP thread, because tiny models on a busy machine crawl with more."""
+"""Before anything imports torch: one OpenMP thread, because tiny models on a busy machine crawl with more.
+
+And no test of many examples fails because a busy machine took long for one of them.
+"""
 
 import gc
 import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.hookimpl(wrapper=True)

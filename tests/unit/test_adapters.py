@@ -82,7 +82,7 @@ lokrs = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_adapters_of_any_layout_rank_and_scale_add_their_products(
     data: st.DataObject, tiny: nn.Module, tmp_path_factory: pytest.TempPathFactory

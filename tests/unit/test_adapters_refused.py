@@ -113,7 +113,7 @@ def test_a_file_cut_short_is_refused(share: float, file: Path, tiny: nn.Module) 
     assert str(file) in refused(file, tiny)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_file_with_other_bytes_is_used_or_refused(edits: list[tuple[int, int]], file: Path, tiny: nn.Module) -> None:
     """Those of the header, and of the first numbers."""

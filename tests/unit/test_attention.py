@@ -29,7 +29,7 @@ def _dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: 
     ).transpose(1, 2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     length=st.integers(1, 3 * BLOCK_ROWS + 7),
     window=st.integers(1, 150),

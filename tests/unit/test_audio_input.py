@@ -44,7 +44,7 @@ def test_frequencies_above_24_khz_are_removed_without_aliases(rate: int) -> None
     assert np.abs(made)[EDGE:-EDGE].max() < 1e-4
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(rate=st.integers(MIN_RATE, MAX_RATE))
 def test_an_odd_rate_is_in_tune_within_half_a_cent(rate: int) -> None:
     made = resample(_tone(440, rate, 0.3)[None].astype(np.float32), rate)[0]

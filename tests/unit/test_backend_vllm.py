@@ -54,7 +54,7 @@ def in_lock_step(job: Job) -> tuple[int, ...]:
     return tuple(draft.tokens)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.integers(0, 2**32), kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4))
 def test_songs_are_the_same_whatever_the_order_in_which_rows_are_stepped(
     folder: Path, order: int, kinds: list[Sampling]

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep.knobs import Knobs
@@ -61,7 +61,6 @@ growths = st.integers(1, 80 * MIB)
 batches = st.sampled_from([1, 2, 4, 8])
 
 
-@settings(deadline=None)
 @given(growths, batches)
 def test_the_boundary_equals_an_exhaustive_search_and_both_sides_are_probed(per_second: int, batch: int) -> None:
     card = Card(per_second)
@@ -76,7 +75,6 @@ def test_the_boundary_equals_an_exhaustive_search_and_both_sides_are_probed(per_
     assert len(card.asked) == len(set(card.asked))
 
 
-@settings(deadline=None)
 @given(growths, batches)
 def test_one_probe_suffices_if_everything_fits_and_two_if_nothing_does(per_second: int, batch: int) -> None:
     card = Card(per_second)
@@ -87,7 +85,6 @@ def test_one_probe_suffices_if_everything_fits_and_two_if_nothing_does(per_secon
         assert len(card.asked) == 2
 
 
-@settings(deadline=None)
 @given(st.integers(MIB // 2, 10 * MIB))
 def test_a_batch_is_found_in_three_probes_once_smaller_ones_have_shown_how_it_grows(per_second: int) -> None:
     card = Card(per_second)
@@ -97,7 +94,6 @@ def test_a_batch_is_found_in_three_probes_once_smaller_ones_have_shown_how_it_gr
     assert len(card.asked) <= (3 if len(known) > 1 else 5)
 
 
-@settings(deadline=None)
 @given(growths, batches, st.floats(0.9, 1.1), st.integers(0, 2**32))
 def test_with_spurious_failures_the_answer_is_right_and_no_question_repeats(
     per_second: int, batch: int, off: float, seed: int

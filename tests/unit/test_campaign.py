@@ -52,7 +52,7 @@ def most_probes(policy: Policy, scope: CampaignScope, spurious_rate: float = 0.0
 sizes = st.lists(st.floats(2.5, 30), min_size=1, max_size=3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sizes)
 def test_no_probe_is_asked_twice_and_their_number_is_bounded(swept: list[float]) -> None:
     prober = AnalyticProber()
@@ -66,7 +66,7 @@ def workload_of(certificate: Certificate, seconds: float) -> Workload:
     return Workload(batch=certificate.batch, duration_s=seconds, with_lm=certificate.knobs.lm is not None)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sizes)
 def test_every_certificate_is_what_trying_every_length_would_find(swept: list[float]) -> None:
     prober = AnalyticProber()

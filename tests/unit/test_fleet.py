@@ -50,7 +50,7 @@ def alone() -> bytes:
     return msgspec.json.encode(run_campaign(SimulationAlone(AnalyticProber()), POLICY, SCOPE, lambda _: None))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(cards=st.integers(1, 5), seed=st.integers(0, 99))
 def test_several_cards_find_what_one_finds_and_nothing_is_traced_twice(alone: bytes, cards: int, seed: int) -> None:
     workers = FakeWorkers(cards, seed)
@@ -61,7 +61,7 @@ def test_several_cards_find_what_one_finds_and_nothing_is_traced_twice(alone: by
     assert len(traced) == len({trace for _, trace in traced})
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     seed=st.integers(0, 99),
     losses=st.sets(st.integers(0, 25), min_size=1, max_size=MOST_LOSSES - 1),
@@ -326,7 +326,7 @@ def test_a_fleet_that_waits_for_its_first_card_tells_it() -> None:
     assert states[-1].slow == {str(place(1)): "it waits for a free core or card, or does not start"}
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 99), number=st.integers(1, 20))
 def test_a_card_that_hangs_counts_as_lost_and_its_task_is_done_elsewhere(alone: bytes, seed: int, number: int) -> None:
     workers = FakeWorkers(3, seed)

@@ -61,7 +61,7 @@ values: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.fixed_dictionaries({}, optional=values))
 def test_a_body_is_taken_or_refused_as_the_request_itself_is(fields: dict[str, Any]) -> None:
     try:

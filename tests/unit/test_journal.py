@@ -62,7 +62,7 @@ CARDS = [
 ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cards=st.lists(st.sampled_from([UNKNOWN_CARDS, *CARDS]), min_size=len(ENTRIES), max_size=len(ENTRIES)))
 def test_the_cards_of_all_runs_are_remembered_with_the_worst_conditions(cards: list[AnsweredBy]) -> None:
     with TemporaryDirectory() as place:
@@ -117,7 +117,7 @@ def test_answers_come_back_as_they_were_given(tmp_path: Path) -> None:
     assert reopened(tmp_path / "j") == ENTRIES
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0, 1))
 def test_wherever_it_was_cut_the_whole_lines_count_and_the_next_answer_follows_them(
     tmp_path_factory: pytest.TempPathFactory, share: float

@@ -175,7 +175,7 @@ def run_of(plan: Plan, ratio: float, *, songs: int = 1, steps: int = 0, **stages
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0.05, 20), st.integers(1, 4))
 def test_own_runs_replace_the_estimate_whatever_their_batch(ratio: float, songs: int) -> None:
     plan = plan_of("RTX 3060")

@@ -56,7 +56,7 @@ def check(metadata: Metadata, known: Metadata, skipped: frozenset[RequestField],
     assert not set(metadata.caption) & {"<", "`", "\n", "\r", "\0", "\x7f"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=seeds, policy=policies, skipped=skips, known=knowns, longest_s=longest)
 def test_any_plan_parses_and_contains_the_known_fields(tokenizer, grammars, seed, policy, skipped, known, longest_s):
     grammar = grammars.plan(known, skipped, longest_s)
@@ -66,7 +66,7 @@ def test_any_plan_parses_and_contains_the_known_fields(tokenizer, grammars, seed
     check(metadata, known, skipped, longest_s)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=seeds, policy=policies, skipped=skips, known=knowns)
 def test_any_song_in_words_has_metadata_and_lyrics(tokenizer, grammars, seed, policy, skipped, known):
     tokens = write(grammars.write(known, skipped), chooser(policy, seed, tokenizer.vocabulary.newline))
@@ -81,7 +81,7 @@ def test_any_song_in_words_has_metadata_and_lyrics(tokenizer, grammars, seed, po
     assert writing.follows == tokenizer.text(lyrics)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=seeds, policy=policies, count=st.integers(1, 3_000))
 def test_codes_are_exactly_as_many_as_asked_and_all_legal(tokenizer, grammars, seed, policy, count):
     tokens = write(grammars.codes(count), chooser(policy, seed, tokenizer.vocabulary.newline))
@@ -89,7 +89,7 @@ def test_codes_are_exactly_as_many_as_asked_and_all_legal(tokenizer, grammars, s
     assert len(tokens) == count + 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=seeds, policy=policies, kind=st.sampled_from(["plan", "write", "codes"]))
 def test_what_may_follow_is_what_is_taken(tokenizer, grammars, seed, policy, kind):
     grammar = {"plan": grammars.plan, "write": grammars.write, "codes": lambda: grammars.codes(9)}[kind]()
@@ -130,7 +130,7 @@ def test_nothing_follows_what_is_complete(tokenizer, grammars):
     assert not accepts(grammar, state, tokenizer.vocabulary.eos)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=seeds)
 def test_states_are_values_and_sequences_do_not_disturb_each_other(tokenizer, grammars, seed):
     grammar, choose = grammars.plan(), chooser("mixed", seed, tokenizer.vocabulary.newline)
@@ -168,14 +168,14 @@ def test_every_value_can_be_chosen_in_the_tokenizers_own_spelling(tokenizer, gra
         assert grammar.done(state)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=seeds, policy=policies, known=knowns)
 def test_fields_are_spelled_as_the_tokenizer_spells_them(tokenizer, grammars, seed, policy, known):
     tokens = write(grammars.plan(known, {RequestField.CAPTION}), chooser(policy, seed, tokenizer.vocabulary.newline))
     assert tokens[1:-1] == tokenizer.plain(tokenizer.text(tokens[1:-1]))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=seeds)
 def test_only_the_language_is_taken_greedily(tokenizer, grammars, seed):
     grammar, choose = grammars.plan(), chooser("mixed", seed, tokenizer.vocabulary.newline)
@@ -198,7 +198,7 @@ def test_a_caption_ends_at_its_limit(tokenizer, grammars, policy):
     assert grammar.most_tokens == 2 + name + MAX_CAPTION_TOKENS + 2
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=seeds, policy=policies, limit=st.integers(2, 5))
 def test_a_caption_of_any_limit_takes_what_it_allows_and_ends(tokenizer, grammars, seed, policy, limit):
     closing = tokenizer.plain("duration:")[0]

@@ -4,7 +4,7 @@ import contextlib
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep.errors import AceStepError
@@ -37,7 +37,6 @@ def read(text: str) -> parse.Writing:
     return parse.read_tokens(tokens, tokenizer)
 
 
-@settings(deadline=None)
 @given(metadata)
 def test_the_thought_of_training_is_read_back(known):
     writing = parse.read_tokens(thinking(cot_yaml(known)), byte_tokenizer())
@@ -150,7 +149,6 @@ def test_anything_else_among_the_codes_is_an_error(wrong):
         parse.codes_in_tokens(tokens, tokenizer)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=())))
 def test_any_text_is_read_or_refused(text):
     for wrapped in (text, f"<think>{text}</think>{text}", f"<think>\ncaption: {text}"):

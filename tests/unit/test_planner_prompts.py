@@ -165,7 +165,7 @@ def prompts_of(words: SongText) -> list[Prompt]:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(caption=hostile, lyrics=hostile, negative=hostile.map(lambda text: f"no {text}"))
 def test_user_text_never_becomes_a_special_token(tokenizer, caption, lyrics, negative):
     benign = prompts_of(SongText(caption="x", lyrics="y", negative="z"))

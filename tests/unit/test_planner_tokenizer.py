@@ -5,7 +5,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
@@ -33,7 +33,6 @@ def tokenizer(request: pytest.FixtureRequest) -> PlannerTokenizer:
     return BytePlannerTokenizer(FULL_SIZE) if request.param == "full size" else TOKENIZERS[request.param]()
 
 
-@settings(deadline=None)
 @given(text=hostile)
 def test_any_text_stays_plain_and_comes_back(tokenizer, text):
     tokens = tokenizer.plain(text)
@@ -44,7 +43,6 @@ def test_any_text_stays_plain_and_comes_back(tokenizer, text):
     assert b"".join(tokenizer.pieces[token] for token in tokens) == read.encode()
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_special_tokens_are_read_by_name_between_plain_text(tokenizer, data):
     vocabulary = tokenizer.vocabulary

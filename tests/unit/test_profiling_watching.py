@@ -125,7 +125,7 @@ def test_nothing_that_a_model_writes_moves_the_cursor(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_without_rules_any_token_may_follow_until_the_turn_ends(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]()

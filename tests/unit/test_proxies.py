@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from acestep import proxies
@@ -57,7 +57,6 @@ def test_the_variables_that_count_are_those_that_count_for_python(environ: dict[
         assert (environ[name] if name else "") == known.get(kind, ""), kind
 
 
-@settings(deadline=None)  # the first case imports what reads the environment
 @given(environ=environments(), host=st.sampled_from([*LOOPBACK, "192.168.1.5"]))
 def test_this_machine_is_reached_directly_and_the_users_exceptions_stay(environ: dict[str, str], host: str) -> None:
     before, had = known_to_python(environ).get("no", ""), in_use(environ)

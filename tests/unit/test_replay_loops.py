@@ -65,7 +65,7 @@ def outcome(trace: Trace, cap: int, loops: Sequence[Loop]) -> tuple[ReplayResult
     return player.play(loops), player._layout()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(before=BODIES, body=TURNS, more=st.integers(0, 200))
 def test_a_replay_that_skips_turns_finds_what_playing_them_all_finds(
     before: list[int], body: list[int], more: int
@@ -111,7 +111,7 @@ def test_a_long_loop_is_found_and_covers_nearly_all_of_its_events(turn_events: i
     assert covered >= 0.9 * len(trace)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(body=TURNS, other=BODIES, more=st.integers(0, 200), fault=st.integers(0, 20_000))
 def test_loops_repeat_their_events_exactly_and_never_overlap(
     body: list[int], other: list[int], more: int, fault: int

@@ -92,7 +92,7 @@ def test_a_hostile_text_is_shown_as_text_and_adds_no_tag_and_no_attribute(text: 
     assert text in "".join(found.text)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.text(min_size=1, max_size=40).filter(lambda text: "\r" not in text and "\0" not in text))
 def test_no_text_leaves_its_place(text: str) -> None:
     found = read(record_page(spoiled(text)))

@@ -157,7 +157,7 @@ def test_a_file_full_of_faults_is_told_in_a_few_lines(tmp_path: Path) -> None:
     assert 0 < len(validate(stored(sealed(document), tmp_path))) <= 5 * len(RECORD_RULES)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_no_edit_of_one_value_makes_a_sealed_file_crash_the_check(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

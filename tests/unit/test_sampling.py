@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from acestep.devices.cpu import CpuDevice
@@ -64,7 +64,6 @@ def _by_the_book(values: np.ndarray, sampling: Sampling) -> list[int]:
     return sorted(kept)
 
 
-@settings(deadline=None)
 @given(distinct_rows, samplings)
 def test_what_is_kept_follows_the_documented_order(values: np.ndarray, sampling: Sampling) -> None:
     expected = _by_the_book(values, sampling)
@@ -72,7 +71,6 @@ def test_what_is_kept_follows_the_documented_order(values: np.ndarray, sampling:
     assert likeliest(values, sampling).tolist() == expected
 
 
-@settings(deadline=None)
 @given(st.integers(2, 5_000), st.floats(0.01, 0.99), st.floats(0.1, 8))
 def test_top_p_keeps_the_fewest_tokens_that_reach_it(count: int, top_p: float, spread: float) -> None:
     """Few or many, so also where the likeliest thousand are not enough."""
@@ -116,7 +114,6 @@ def test_rounding_hardly_ever_decides() -> None:
     assert changed == 0
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from([math.nan, math.inf, -math.inf, 3e38, -3e38, 0.0, 1.5]),
@@ -135,7 +132,6 @@ def test_whatever_the_logits_are_the_token_is_an_allowed_one(
     assert token in draft.allowed
 
 
-@settings(deadline=None)
 @given(rows, span_sets(), samplings, st.integers(0, 99))
 def test_ids_that_are_not_allowed_have_no_influence(
     row: np.ndarray, spans: tuple[range, ...], sampling: Sampling, seed: int
@@ -150,7 +146,6 @@ def test_ids_that_are_not_allowed_have_no_influence(
     assert next_token(row, whole, draft) == next_token(alone, spans, draft) == next_token(changed, whole, draft)
 
 
-@settings(deadline=None)
 @given(rows, span_sets(), st.integers(0, 99))
 def test_without_temperature_the_likeliest_allowed_token_is_taken(
     row: np.ndarray, spans: tuple[range, ...], seed: int
@@ -163,7 +158,6 @@ def test_without_temperature_the_likeliest_allowed_token_is_taken(
     assert next_token(row, (range(VOCABULARY),), Draft(greedy)) == likeliest
 
 
-@settings(deadline=None)
 @given(rows, st.sets(st.integers(0, 60)), st.floats(1, 2))
 def test_a_penalty_makes_what_was_seen_less_likely_and_nothing_else(
     row: np.ndarray, seen: set[int], penalty: float
@@ -186,7 +180,6 @@ def test_a_penalty_counts_the_prompt_and_what_was_written() -> None:
     assert next_token(row, (range(VOCABULARY),), draft) == 7
 
 
-@settings(deadline=None)
 @given(rows, rows, st.floats(1, 30))
 def test_guidance_leads_from_one_row_through_the_other(guided: np.ndarray, unguided: np.ndarray, scale: float) -> None:
     with_, without = torch.from_numpy(guided), torch.from_numpy(unguided)
@@ -197,7 +190,6 @@ def test_guidance_leads_from_one_row_through_the_other(guided: np.ndarray, ungui
     assert torch.equal(guide(with_[None], without[None], torch.tensor([[scale]]))[0], found)
 
 
-@settings(deadline=None)
 @given(span_sets())
 def test_positions_and_ids_are_each_others_inverse(spans: tuple[range, ...]) -> None:
     ids = [token for span in spans for token in span]
@@ -209,7 +201,6 @@ def test_positions_and_ids_are_each_others_inverse(spans: tuple[range, ...]) -> 
         id_at(spans, len(ids))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 4_000), st.sets(st.integers(0, 217_203), min_size=1))
 def test_noise_belongs_to_the_seed_the_step_and_the_token(seed: int, step: int, ids: set[int]) -> None:
     """So it matters neither which other tokens are allowed nor what was forced before."""

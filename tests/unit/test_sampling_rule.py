@@ -87,7 +87,7 @@ def _drafts(
     return drafts
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(values, min_size=VOCABULARY, max_size=VOCABULARY), min_size=1, max_size=4),
     samplings,

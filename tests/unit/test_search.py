@@ -36,7 +36,7 @@ def test_what_fits_behind_a_failure_is_called_uncertain_once_it_was_seen() -> No
     assert found.uncertain > 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.integers(0, 2**36), min_size=1, max_size=80),
     st.lists(st.integers(1, 2**36), min_size=80, max_size=80),
@@ -62,7 +62,7 @@ def test_no_prediction_is_bad_enough_for_a_wrong_answer(
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.05]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_same_answers_lead_to_the_same_boundary(seed: int, rate: float) -> None:
     drawn = oracle(seed, spurious_rate=rate)
     assert find_boundary(drawn.line, drawn.asker()) == find_boundary(drawn.line, drawn.asker())

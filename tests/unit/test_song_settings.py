@@ -59,7 +59,7 @@ def written(folder: Path, suffix: str, comment: str, title: str = "A song") -> P
 
 
 @pytest.mark.parametrize("suffix", AUDIO_FORMATS)
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(request=requests)
 def test_what_a_file_says_is_the_request_of_its_song(suffix: str, request: Request, tmp_path: Path) -> None:
     told = said(request, request.seed + 1, model="turbo", quantization=Quantization.INT8, lm="0.6B")
