@@ -19,7 +19,7 @@ from acestep.lm.forward import Cache, Decoder
 from acestep.lm.job import Job
 from acestep.lm.prefill import PREFILL_TOKENS
 from acestep.lm.sampling import Draft, Sampler, Spans, guide, next_token
-from acestep.memory.placement import Placement
+from acestep.memory.placement import LANGUAGE_MODEL, Placement
 from acestep.thinking import Sampling
 from tests.copying_cards import EagerCard
 from tests.grammars import Alternating, Counted, job_of
@@ -240,8 +240,8 @@ def test_nothing_is_kept_of_a_run_out_of_memory(
 
     monkeypatch.setattr(Cache, "__init__", remember)
     card = RefusingCard(refused=refused)
-    placement = Placement({"lm": model.module}, (), Offload.CPU, card)
-    backend = PtBackend(model, card, use=lambda: placement.use("lm"))
+    placement = Placement({LANGUAGE_MODEL: model.module}, (), Offload.CPU, card)
+    backend = PtBackend(model, card, use=lambda: placement.use(LANGUAGE_MODEL))
     jobs = [job_of(Counted(5, *IDS), (1, 2), (3,))]
     resting = model.module.lm_head.weight
     with pytest.raises(torch.OutOfMemoryError):
