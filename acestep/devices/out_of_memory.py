@@ -4,6 +4,7 @@ import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import clear_frames
 
 import torch
 
@@ -31,6 +32,19 @@ def one_out_of_memory_error() -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or not ran_out(error):
             raise
         raise torch.OutOfMemoryError(str(error)) from None
+
+
+@contextmanager
+def no_tensors_in_traceback() -> Iterator[None]:
+    """Free what the calls inside the block held when one of them raised an error, before the block is left.
+
+    The traceback would keep their tensors alive until the error is handled, and one view keeps a whole allocation.
+    """
+    try:
+        yield
+    except BaseException as error:
+        clear_frames(error.__traceback__)
+        raise
 
 
 def free_unused(device: Device) -> None:

@@ -1,7 +1,7 @@
 """The ring: blocks of a part are streamed through two device buffers; one is in use while the next one is filled."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -62,11 +62,18 @@ class Part:
         self.inside = False
 
     def _side_by_side(self, device: Device) -> list[Tensor]:
-        # Whole segments: a gap behind the weights could be used by a tensor that outlives them, and would then keep
-        # all of their memory.
+        # Whole segments: in a gap behind the weights the allocator could put a tensor that is freed after them, and
+        # until then the whole segment would stay taken.
         arena = Arena(device.reserve(up_to_grain(self.n_bytes), self.name))
         tensors = [map_storage(host, arena.like) for host in self.hosts]
-        device.wait(device.fetch(_copies(tensors, self.hosts), device.mark()))
+        try:
+            device.wait(device.fetch(_copies(tensors, self.hosts), device.mark()))
+        except BaseException:
+            # Computation reuses this memory next, so copies that were started must not write to it then. A card that
+            # is broken says it again here.
+            with suppress(RuntimeError):
+                device.synchronize()
+            raise
         return tensors
 
 

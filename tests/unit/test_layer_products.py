@@ -18,6 +18,8 @@ from acestep.checkpoints.quantize import quantize
 from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Offload, Quantization
 from acestep.limits.workspace import SEGMENT_GRAIN
+from acestep.lm import products
+from acestep.lm.backends.base import StepsWritten
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.job import Job
 from acestep.lm.layer_products import in_a_row
@@ -120,7 +122,7 @@ def test_every_layer_of_the_real_models_has_its_weights_in_a_row(lm_id: str) -> 
                 assert in_a_row([linear.weight for linear in linears]) is not None
 
 
-class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class CountedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the products with a matrix."""
 
     def __init__(self) -> None:
@@ -144,9 +146,9 @@ def _written(
     if quantization is not None:
         quantize_lm(model, quantization)
     placement = Placement({name: model.module}, (), Offload.CPU_DIT, card)
-    with Products() as products:
+    with CountedProducts() as counted:
         tokens = PtBackend(model, card, use=lambda: placement.use(name)).write(jobs, lambda *_: None)
-    return tokens, products.count, model.module.config.num_hidden_layers
+    return tokens, counted.count, model.module.config.num_hidden_layers
 
 
 @pytest.mark.parametrize("card", [EagerCard, LateCard])
@@ -206,11 +208,19 @@ class Refusing(EagerCard):
     def __init__(self, *, room: bool) -> None:
         super().__init__()
         self.room = room
+        self.reserved_at_wait: list[bool] = []
+        self._buffer: weakref.ref[Any] = weakref.ref(self)
 
     def reserve(self, n_bytes: int, owner: str) -> Tensor:
         if not self.room:
             raise torch.OutOfMemoryError("full")
-        return super().reserve(n_bytes, owner)
+        buffer = super().reserve(n_bytes, owner)
+        self._buffer = weakref.ref(buffer.untyped_storage())
+        return buffer
+
+    def synchronize(self) -> None:
+        self.reserved_at_wait.append(self._buffer() is not None)
+        raise RuntimeError("the card is still gone")
 
     def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: object) -> object:
         super().fetch(pairs[:1], after)
@@ -222,8 +232,10 @@ def test_a_move_that_fails_changes_nothing(room: bool) -> None:
     layers = _linears([8, 8], 64, torch.float32)
     rest = _weights(layers)
     part = Part("part", list(layers.modules()), in_one_piece=True)
-    with pytest.raises(RuntimeError):
-        part.enter(Refusing(room=room))
+    card = Refusing(room=room)
+    with pytest.raises(RuntimeError, match="the card is gone" if room else "full"):
+        part.enter(card)
+    assert card.reserved_at_wait == [True] * room, "copies that were started end before their memory is freed"
     assert [id(t) for t in _weights(layers)] == [id(t) for t in rest]
     assert not part.inside
 
@@ -248,17 +260,39 @@ class Watching(EagerCard):
 @pytest.mark.parametrize("act", ["write", "rehearse"])
 def test_when_the_weights_have_left_nothing_keeps_their_memory(act: str) -> None:
     """One view that is left would keep all of it."""
-    model: LanguageModel = build_lm("tiny", dtype=torch.float32, vocab_size=900)
     card = Watching()
+    _use(act, card, lambda *_: None)
+    assert card.in_use == [0]
+
+
+def _use(act: str, card: CpuDevice, written: StepsWritten) -> None:
+    """Write or rehearse songs with a model that enters the card for it, without the collection of cycles."""
+    model: LanguageModel = build_lm("tiny", dtype=torch.float32, vocab_size=900)
     placement = Placement({LANGUAGE_MODEL: model.module}, (), Offload.CPU_DIT, card)
     backend = PtBackend(model, card, use=lambda: placement.use(LANGUAGE_MODEL), chooser=FirstAllowed())
     gc.collect()
     gc.disable()
     try:
         if act == "write":
-            backend.write(JOBS, lambda *_: None)
+            backend.write(JOBS, written)
         else:
             backend.rehearse(JOBS)
     finally:
         gc.enable()
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("act", "where"), [("write", "written"), ("write", "product"), ("rehearse", "product")])
+def test_while_an_error_is_raised_nothing_keeps_the_memory_of_the_weights(
+    act: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The traceback has the frames of all calls, of which the last has a weight as its argument."""
+    if where == "product":
+        monkeypatch.setattr(products.Products, "product", lambda self, rows, weight: _stop(self, rows, weight))
+    card = Watching()
+    with pytest.raises(KeyboardInterrupt):
+        _use(act, card, _stop)
     assert card.in_use == [0]

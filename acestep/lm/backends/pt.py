@@ -8,7 +8,7 @@ from torch import Tensor
 
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.base import Device
-from acestep.devices.out_of_memory import free_unused, one_out_of_memory_error
+from acestep.devices.out_of_memory import free_unused, no_tensors_in_traceback, one_out_of_memory_error
 from acestep.lm.backends.base import StepsWritten
 from acestep.lm.forward import Cache, Decoder, cache_bytes
 from acestep.lm.job import Job
@@ -46,7 +46,7 @@ class PtBackend:
         drafts = [Draft(job) for job in jobs]
         unfinished = [draft for draft in drafts if not draft.done]
         if unfinished:
-            with self._use():
+            with self._use(), no_tensors_in_traceback():
                 self._write(unfinished, written)
         return [tuple(draft.tokens) for draft in drafts]
 
@@ -58,7 +58,7 @@ class PtBackend:
     def rehearse(self, jobs: Sequence[Job]) -> None:
         """Process the prompts and take two steps at the end of the cache, where most tokens are allowed."""
         # In a function of its own, as `_write`: what it holds is freed before the weights leave.
-        with self._use():
+        with self._use(), no_tensors_in_traceback():
             self._rehearse([_widest(job) for job in jobs])
 
     def close(self) -> None:
