@@ -14,19 +14,26 @@ _LOG = logging.getLogger(__name__)
 
 
 class TritonKernel:
-    """A kernel that is launched until Triton cannot compile it; then the log says once what is `slower` without it."""
+    """A kernel that Triton compiles. After the first failure on a card in a dtype it is not tried there again.
+
+    The log then says what is `slower` without it. `failed` are the cards and dtypes.
+    """
 
     def __init__(self, slower: str) -> None:
-        self.compiles = True
+        self.failed: set[tuple[torch.device, torch.dtype]] = set()
         self._slower = slower
 
-    def computed(self, near: Tensor, launch: Callable[[], bool]) -> bool:
-        """Call `launch` for the card of the tensor `near`; return whether it computed.
+    def compiles(self, near: Tensor) -> bool:
+        """Return whether it has not failed on the card of the tensor `near`, in the dtype of that tensor."""
+        return (near.device, near.dtype) not in self.failed
 
-        It returns False where it cannot read its tensors, and is tried again in the next call. A full card and a broken
-        one, whose errors are raised, are no missing compiler either.
+    def computed(self, near: Tensor, launch: Callable[[], bool]) -> bool:
+        """Call `launch` for the card and dtype of the tensor `near`; return whether it computed.
+
+        `launch` returns False where it cannot read its tensors, and is tried again in the next call. Out-of-memory and
+        card errors are raised, and not counted as failures to compile.
         """
-        if not self.compiles:
+        if not self.compiles(near):
             return False
         try:
             with torch.cuda.device_of(near):  # type: ignore[no-untyped-call]
@@ -35,7 +42,7 @@ class TritonKernel:
         except Exception as error:
             if ran_out(error) or is_card_fault(error):
                 raise
-            self.compiles = False
+            self.failed.add((near.device, near.dtype))
             # Triton's own error begins with the place in the kernel; what went wrong there is its cause.
             reason = first_line(error.__cause__ or error)
             _LOG.warning("%s takes longer than it could, as Triton made no kernel: %s", self._slower, reason)

@@ -167,9 +167,9 @@ class Decoder:
         at = torch.arange(longest, device=device.torch_device)[None]
         self._cos, self._sin = (table[0] for table in self._body.rotary_emb(self._body.norm.weight, at))
 
-    def unpacks(self, rows: int) -> bool:
-        """Return whether a step of so many rows takes memory for unpacked weights, which is known after one."""
-        return any(self._products.unpacks(weight, rows) for weight in self._weights())
+    def can_record(self, rows: int) -> bool:
+        """Return whether a step of so many rows can be recorded (`Products.can_record`), which is known after one."""
+        return all(self._products.can_record(weight, rows) for weight in self._weights())
 
     def read(self, cache: Cache, at_once: int = PREFILL_TOKENS[0]) -> Tensor:
         """Fill the cache with the prompts; return the hidden state of each last token [rows, width].

@@ -1,8 +1,8 @@
 """Products of a few rows with INT8 weights that are read as they are, where Triton runs.
 
 The library unpacks a whole weight to the dtype of the rows for each product: in bfloat16 that reads one byte of each
-weight, writes two and reads two. One kernel reads one byte, and takes no memory for unpacked weights. Its numbers are
-the library's but for the order in which float32 sums are added.
+weight, writes two and reads two. One kernel reads one byte, and takes no memory for unpacked weights. It adds
+float32 sums in another order than the library, and its numbers are the same otherwise.
 
 `acestep::int8_product` is an operator, so that whatever counts operations sees one. It exists for CUDA, and without
 values on meta.
@@ -45,9 +45,12 @@ def int8_product(rows: Tensor, weight: Any) -> Tensor:
     return result
 
 
-def reads_int8() -> bool:
-    """Return whether the kernel has not failed in this process; where it has, weights are unpacked."""
-    return _kernel.compiles
+def reads_int8(weight: Tensor) -> bool:
+    """Return whether the kernel has not failed for the card and dtype of a weight; where it has, weights are unpacked.
+
+    Rows have the dtype of the weight.
+    """
+    return _kernel.compiles(weight)
 
 
 _kernel = TritonKernel("planning a song with INT8 weights")
@@ -55,6 +58,9 @@ _kernel = TritonKernel("planning a song with INT8 weights")
 
 def _on_cuda(rows: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     result = rows.new_empty(len(rows), len(weight))
+    if not result.numel():
+        # A kernel cannot be launched for nothing, and that would count as a failure to compile it.
+        return result
 
     def launched() -> bool:
         # Triton is not everywhere, and takes a while to import.

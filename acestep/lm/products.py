@@ -141,12 +141,15 @@ class Products:
         result: Tensor = linear(rows)
         return result
 
-    def unpacks(self, weight: Tensor, rows: int) -> bool:
-        """Return whether a product of so many rows with this weight takes memory for the whole weight unpacked.
+    def can_record(self, weight: Tensor, rows: int) -> bool:
+        """Return whether a device can record a product of so many rows with this weight; not where torchao computes it.
 
-        It is known after one, because a kernel is compiled when it is first used.
+        torchao unpacks the whole weight, and a recording would keep the memory for that. With W8A8 it unpacks nothing,
+        but reads values of the card on the host (`safe_int_mm`), which no recording can repeat.
+
+        It is known after one product, because a kernel is compiled when it is first used.
         """
-        return not is_plain(weight) and not (self._by_kernel(weight, rows) and reads_int8())
+        return is_plain(weight) or (self._by_kernel(weight, rows) and reads_int8(weight))
 
     def _by_kernel(self, weight: Tensor, rows: int) -> bool:
         return self._has_triton and rows <= FEW_ROWS and is_int8(weight)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from acestep.devices.base import Device, Recording
+from acestep.devices.out_of_memory import free_unused
+from acestep.errors import first_line
 from acestep.lm.forward import Cache, Decoder
 from acestep.units import ceil_div
 
@@ -58,23 +60,34 @@ class Stepper:
 
     def _record(self, cache: Cache, left: int) -> "tuple[_FixedStep, Recording] | None":
         case = _case(cache)
-        # A recording would keep the memory for unpacked weights.
-        if left < WORTH_STEPS or case == self._refused or self._decoder.unpacks(len(cache.rows)):
+        if left < WORTH_STEPS or case == self._refused or not self._decoder.can_record(len(cache.rows)):
             return None
         if self._device.can_record():
             fixed = _FixedStep(self._decoder, self._device, cache)
-            if not self._unpacks(fixed) and (recording := self._device.record(fixed.compute)) is not None:
+            if self._can_record(fixed) and (recording := self._device.record(fixed.compute)) is not None:
                 _LOG.info("recorded a step of %d rows that reads %d tokens", len(cache.rows), _reach(cache))
                 return fixed, recording
         # It is tried again when there are other rows, or more keys to read.
         self._refused = case
         return None
 
-    def _unpacks(self, fixed: "_FixedStep") -> bool:
-        """Return whether the step unpacks weights, after taking it once where only that can tell."""
-        if not self._decoder.is_plain:
+    def _can_record(self, fixed: "_FixedStep") -> bool:
+        """Return whether the step can be recorded, after taking it once where only that can tell."""
+        return (self._decoder.is_plain or self._succeeds(fixed)) and self._decoder.can_record(fixed.rows)
+
+    def _succeeds(self, fixed: "_FixedStep") -> bool:
+        """Take the step; a failure ends the attempt to record it and no song, as in `Device.record`."""
+        try:
             fixed.compute()
-        return self._decoder.unpacks(fixed.rows)
+        except RuntimeError as error:
+            _LOG.warning(
+                "steps are launched one operation at a time, because a first one failed: %s", first_line(error)
+            )
+        else:
+            return True
+        # Outside the except block, because the traceback keeps the tensors of the step alive.
+        free_unused(self._device)
+        return False
 
 
 def _reach(cache: Cache) -> int:

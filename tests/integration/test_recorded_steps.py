@@ -3,7 +3,8 @@
 import logging
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from acestep.checkpoints.lm import LanguageModel, build_lm, quantize_lm
+from acestep.devices.base import Recording
 from acestep.devices.cpu import CpuDevice
 from acestep.devices.triton_kernel import TritonKernel
 from acestep.knobs import Quantization
@@ -140,8 +142,7 @@ def _quantised(quantization: Quantization) -> LanguageModel:
 @pytest.mark.parametrize(
     ("quantization", "has_triton"), [(Quantization.INT8, False), (Quantization.W8A8, True), (Quantization.FP8, True)]
 )
-def test_weights_that_are_unpacked_are_not_recorded(quantization: Quantization, has_triton: bool) -> None:
-    """A recording would keep the memory that they are unpacked to."""
+def test_steps_whose_weights_torchao_multiplies_are_not_recorded(quantization: Quantization, has_triton: bool) -> None:
     card = RecordingCard(has_triton=has_triton)
     PtBackend(_quantised(quantization), card).write(_songs(1), silent)
     assert (card.asked, card.tapes) == (0, [])
@@ -178,6 +179,32 @@ def test_a_kernel_that_does_not_compile_is_said_once_and_nothing_is_recorded(
         assert PtBackend(small, card).write(jobs, silent) == expected
     assert card.tapes == []
     assert sum("Triton made no kernel" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("quantization", [None, Quantization.INT8])
+@pytest.mark.parametrize("problem", [torch.OutOfMemoryError("full"), RuntimeError("no such layout")])
+def test_a_first_step_that_fails_is_not_recorded_and_the_songs_are_written(
+    quantization: Quantization | None, problem: RuntimeError, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step_at(self: Decoder, *_: object) -> Tensor:
+        raise problem
+
+    small, jobs = model if quantization is None else _quantised(quantization), _songs(2)
+    card = FailingToRecord(has_triton=True)
+    expected = PtBackend(small, CpuDevice()).write(jobs, silent)
+    monkeypatch.setattr(Decoder, "step_at", step_at)
+    with int8_products_by(unpacked):
+        assert PtBackend(small, card).write(jobs, silent) == expected
+    assert (card.asked, card.tapes) == (1, []), "it is not tried again for the same rows and keys"
+
+
+class FailingToRecord(RecordingCard):
+    """A card that records nothing after an error of the work, as `Device.record` promises."""
+
+    def record(self, work: Callable[[], None]) -> Recording | None:
+        with suppress(RuntimeError):
+            return super().record(work)
+        return None
 
 
 def test_where_a_kernel_fails_for_other_rows_they_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

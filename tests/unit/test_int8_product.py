@@ -121,16 +121,31 @@ def test_only_few_rows_and_plain_int8_are_not_the_library_s(
     taken = plain_int8 and device.has_triton and count <= FEW_ROWS
     assert ours == [count] * taken
     assert is_int8(linear.weight) == plain_int8
-    assert products.unpacks(linear.weight, count) == (config is not None and not taken)
+    assert products.can_record(linear.weight, count) == (config is None or taken)
 
 
-def test_after_a_failure_products_say_that_they_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
-    fails_with(RuntimeError("Failed to find C compiler"), monkeypatch)
-    products, weight = Products(TritonCard()), layer(INT8).weight
-    assert not products.unpacks(weight, 2)
+def test_after_a_failure_products_are_not_recorded_but_of_another_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = fails_with(RuntimeError("out of resources"), monkeypatch)
+    products, weight, other = Products(TritonCard()), layer(INT8).weight, layer(INT8, dtype=torch.bfloat16).weight
+    assert products.can_record(weight, 2)
     _on_cuda(torch.ones(2, 48), weight.qdata, weight.scale)
-    assert products.unpacks(weight, 2)
-    assert not products.unpacks(layer(None).weight, 2)
+    assert not products.can_record(weight, 2)
+    assert products.can_record(layer(None).weight, 2)
+    assert products.can_record(other, 2)
+    _on_cuda(torch.ones(2, 48, dtype=torch.bfloat16), other.qdata, other.scale)
+    assert len(tries) == 2
+    assert not products.can_record(other, 2)
+
+
+@pytest.mark.parametrize("shape", [(0, 20), (2, 0)])
+def test_an_empty_result_is_returned_without_the_kernel(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries, (count, outputs) = fails_with(ZeroDivisionError("0 rows"), monkeypatch), shape
+    weight = torch.ones(outputs, 48, dtype=torch.int8)
+    assert _on_cuda(torch.ones(count, 48), weight, torch.ones(outputs, 1)).shape == shape
+    assert tries == []
+    assert product_module.reads_int8(torch.ones(1))
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from acestep.checkpoints.lm import LanguageModel, build_lm, quantize_lm
+from acestep.checkpoints.quantize import quantize
 from acestep.devices.accelerator import CudaDevice
 from acestep.devices.base import Recording
 from acestep.devices.graphs import RECORDING_BYTES, GraphRecorder, GraphRecording
@@ -125,6 +126,21 @@ def test_without_the_kernel_int8_weights_are_not_recorded_and_nothing_of_the_att
     launched = _written(int8_model, CudaDevice(), 1)
     print(f"\n{(tried - launched) / MIB:.1f} MiB more for the attempt")  # noqa: T201
     assert tried <= launched
+
+
+@pytest.mark.parametrize(("quantization", "able"), [(Quantization.W8A8, False), (None, True)])
+def test_products_with_rows_in_int8_cannot_be_recorded(quantization: Quantization | None, able: bool) -> None:
+    """torchao reads values of the card for them, so `Products.can_record` refuses them."""
+    device = CudaDevice()
+    holder = torch.nn.Sequential(torch.nn.Linear(1_024, 1_024, bias=False, dtype=device.dtype, device="cuda:0"))
+    if quantization is not None:
+        quantize(holder, quantization)
+    rows = torch.ones(2, 1_024, dtype=device.dtype, device="cuda:0")
+    with torch.no_grad():
+        recording = device.record(lambda: holder(rows))
+    assert (recording is not None) == able
+    if recording is not None:
+        recording.release()
 
 
 def test_a_second_card_records_too(repeats: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
