@@ -19,7 +19,9 @@ THINK_BESIDE: Final = 128 * MIB
 """Activations of 512 prompt tokens, their mask, the logits of two sequences, and gaps between segments."""
 
 THINK_SHARE_BESIDE: Final = 0.01
-"""Segments are rounded up to 2 MiB; of hundreds of weights that is up to this share."""
+"""For PyTorch, whose weights share one allocation, the scales of quantised weights, which are up to 0.2 %; the rest is
+spare. For vLLM also what segments of 2 MiB are larger than hundreds of weights.
+"""
 
 THINK_VLLM_BESIDE: Final = 512 * MIB
 """What vLLM takes besides: the activations of 1,024 tokens, its sampler, workspaces (`acestep.lm.backends`)."""

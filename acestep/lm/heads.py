@@ -1,9 +1,11 @@
 """The norms of a layer, and its queries, keys and values: projected, and the first two normed and rotated.
 
-`apart` is the library's arithmetic, one projection after the other. `together` gives the same numbers, bit for bit,
-with half of the operations: for a few rows, launching an operation takes longer than computing it. It holds all
-projections at once, two of them in float32, which for the many rows of a prompt would take memory. So does
-`gated_together`.
+`apart` is the library's arithmetic, one projection after the other. `together` gives the same numbers with half of the
+operations: for a few rows, launching an operation takes longer than computing it. It holds all projections at once, two
+of them in float32, which for the many rows of a prompt would take memory. So does `gated_together`.
+
+The numbers have the same bits on the CPU. On a card one product with several weights may be rounded differently from
+one with each of them, because the matrix library chooses its kernel by the size of the product.
 """
 
 from collections.abc import Callable
@@ -95,7 +97,7 @@ def _by_the_library(norm: Any, rows: Tensor) -> Tensor:
 
 
 class Arithmetic(NamedTuple):
-    """How a layer norms rows, and what it makes of them; the numbers are the same, bit for bit."""
+    """How a layer norms rows, and what it makes of them; on the CPU the bits of the numbers are the same."""
 
     norm: Callable[[Any, Tensor], Tensor]
     heads: MakeHeads
