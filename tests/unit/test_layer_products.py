@@ -16,8 +16,9 @@ from acestep.checkpoints.catalog import LM_ARCHITECTURES
 from acestep.checkpoints.lm import LanguageModel, build_lm, quantize_lm
 from acestep.checkpoints.quantize import quantize
 from acestep.devices.cpu import CpuDevice
-from acestep.knobs import Offload, Quantization
-from acestep.limits.workspace import SEGMENT_GRAIN
+from acestep.knobs import Knobs, Offload, Quantization
+from acestep.limits.think_memory import THINK_SHARE_BESIDE, lm_weight_bytes
+from acestep.limits.workspace import SEGMENT_GRAIN, up_to_grain
 from acestep.lm import products
 from acestep.lm.backends.base import StepsWritten
 from acestep.lm.backends.pt import PtBackend
@@ -120,6 +121,19 @@ def test_every_layer_of_the_real_models_has_its_weights_in_a_row(lm_id: str) -> 
             attention, mlp = layer.self_attn, layer.mlp
             for linears in ([attention.q_proj, attention.k_proj, attention.v_proj], [mlp.gate_proj, mlp.up_proj]):
                 assert in_a_row([linear.weight for linear in linears]) is not None
+
+
+@pytest.mark.parametrize("quantization", [None, *Quantization])
+@pytest.mark.parametrize("lm_id", LM_ARCHITECTURES)
+def test_the_share_beside_the_weights_that_are_counted_covers_their_scales(
+    lm_id: str, quantization: Quantization | None
+) -> None:
+    model = build_lm("dummy", lm_id, dtype=torch.bfloat16, materialise="meta")
+    if quantization is not None:
+        quantize_lm(model, quantization)
+    taken = up_to_grain(Part(LANGUAGE_MODEL, list(model.module.modules()), in_one_piece=True).n_bytes)
+    counted = lm_weight_bytes(Knobs(lm=lm_id, lm_quantization=quantization), 2)
+    assert counted < taken <= counted * (1 + THINK_SHARE_BESIDE)
 
 
 class CountedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
