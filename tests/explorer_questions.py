@@ -13,14 +13,14 @@ from acestep.budgets import System
 from acestep.clip import FRAMES_A_SECOND
 from acestep.evidence import Evidence, short_digest
 from acestep.hardware.card import Card, CardKind, simulated_card
-from acestep.hardware.card_sizes import card_model
+from acestep.hardware.card_chips import is_same_card
 from acestep.knobs import KNOBS, LM_MODELS, Backend, Knobs, Offload, Quantization, Variant
 from acestep.limits import room as room_module
 from acestep.limits.capabilities import groups_attention
 from acestep.limits.guard import knobs_key, predict, songs_at_once
 from acestep.limits.plan import Overrides, Plan, clamp, resolve
 from acestep.limits.room import MemoryQuestion, needed_bytes, question_of, songs_room
-from acestep.limits.song_time import cards_of, stages_at, thinking_of, times_of
+from acestep.limits.song_time import cards_of, is_own_card, stages_at, thinking_of, times_of
 from acestep.limits.think_memory import lm_weight_bytes, think_bytes
 from acestep.request import MAX_LYRIC_TOKENS, Request
 from acestep.tiers import TierTable
@@ -79,8 +79,11 @@ def random_questions(count: int, seed: int, table: TierTable) -> list[Question]:
 
 def _timed() -> list[int]:
     """The places of the cards whose speed is known."""
-    known = {card_model(card.name)[0] for card in known_cards()}
-    return [place for place, real in enumerate(real_cards()) if card_model(real.card.name)[0] in known]
+    return [
+        place
+        for place, real in enumerate(real_cards())
+        if any(is_same_card(card.name, real.card.name, real.card.nameplate_gib) for card in known_cards())
+    ]
 
 
 def answered(question: Question, everywhere: TierTable) -> dict[str, Any]:
@@ -165,8 +168,7 @@ def _document(
 def _song_seconds(plan: Plan, made: Request, table: TierTable, *, thinks: bool) -> float | None:
     """The time on the plan's own card, which the table may not know."""
     tier = times_of(plan, table.variants[plan.variant].times)
-    model = card_model(plan.card.name)
-    cards = [card for card in cards_of(plan, tier) if card_model(card.card)[0] == model[0]]
+    cards = [card for card in cards_of(plan, tier) if is_own_card(plan, card)]
     if not cards or plan.card.kind is not CardKind.CUDA:
         return None
     thought = thinking_of(plan, cards[0]) if thinks else None

@@ -47,7 +47,8 @@ class RecordingCard(CpuDevice):
 
     shares_host_memory = False
 
-    def __init__(self, *, able: bool = True, refuses: bool = False) -> None:
+    def __init__(self, *, able: bool = True, refuses: bool = False, has_triton: bool = False) -> None:
+        self.has_triton = has_triton
         self.able = able
         self.refuses = refuses
         self.asked = 0

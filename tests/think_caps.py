@@ -7,7 +7,7 @@ from acestep.knobs import Offload
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.forward import DecoderBlock
 from acestep.lm.job import Job
-from acestep.memory.placement import Placement
+from acestep.memory.placement import LANGUAGE_MODEL, Placement
 from acestep.stage import Stage
 from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
@@ -17,8 +17,6 @@ from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.replay import smallest_cap
 from calibrate.probes.simulated.trace import Trace, stage_trace
-
-PART = "language_model"
 
 
 def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKernels, free_bytes: int = 0) -> Trace:
@@ -32,8 +30,8 @@ def trace_thinking(model: LanguageModel, jobs: Sequence[Job], kernels: CudaKerne
     device = SimulatedDevice(
         ledger, TraceBook(trace, free_bytes), dtype=model.dtype, grouped_attention=kernels.has_flash
     )
-    placement = Placement({PART: model.module}, (), Offload.CPU_DIT, device)
-    backend = PtBackend(model, device, use=lambda: placement.use(PART), chooser=FirstAllowed())
+    placement = Placement({LANGUAGE_MODEL: model.module}, (), Offload.CPU_DIT, device)
+    backend = PtBackend(model, device, use=lambda: placement.use(LANGUAGE_MODEL), chooser=FirstAllowed())
     with kernels, ledger, Memo(ledger, tape, Regions()).patched((DecoderBlock,)):
         device.begin_stage(Stage.THINK)
         backend.write(jobs, lambda done, most: None)

@@ -66,7 +66,7 @@ ROOMS = (
         name="memory",
         holds="what is on the device when: placement and offload",
         parts=("acestep.memory",),
-        imports=_names("values devices"),
+        imports=_names("values limits devices"),
     ),
     Room(
         name="dit",

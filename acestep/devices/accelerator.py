@@ -79,7 +79,7 @@ class Accelerator:
         return locked[:n_bytes]
 
     def mark(self) -> DeviceEvent:
-        return self._backend.current_stream().record_event()
+        return self._backend.current_stream(self.torch_device).record_event()
 
     def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: DeviceEvent) -> DeviceEvent:
         """Copy on a separate stream; a copy from memory that is not page-locked blocks the caller."""
@@ -92,7 +92,7 @@ class Accelerator:
         return self._copying.record_event()
 
     def wait(self, mark: DeviceEvent) -> None:
-        self._backend.current_stream().wait_event(mark)
+        self._backend.current_stream(self.torch_device).wait_event(mark)
 
     def can_record(self) -> bool:
         """Only on NVIDIA cards."""

@@ -1,11 +1,13 @@
 """One exception class for running out of memory, for every backend."""
 
+import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from acestep.devices.base import Device
 from acestep.devices.refusals import REFUSALS
 
 _SIGNS = re.compile("|".join([*(text for _, text in REFUSALS), "unable to find an engine to execute this"]))
@@ -29,3 +31,13 @@ def one_out_of_memory_error() -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or not ran_out(error):
             raise
         raise torch.OutOfMemoryError(str(error)) from None
+
+
+def free_unused(device: Device) -> None:
+    """Give the device back the memory of tensors that are no longer used.
+
+    After running out of memory it is called after the except block: inside it, the traceback keeps the tensors of the
+    failed attempt alive.
+    """
+    gc.collect()
+    device.empty_cache()

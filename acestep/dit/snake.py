@@ -8,23 +8,18 @@ and rounds once.
 and without values on meta.
 """
 
-import logging
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from acestep.checkpoints.libraries import Snake1d
-from acestep.devices.card_faults import is_card_fault
-from acestep.devices.out_of_memory import ran_out
-from acestep.errors import first_line
-
-_LOG = logging.getLogger(__name__)
+from acestep.devices.triton_kernel import TritonKernel
 
 BETA_FLOOR: Final = 1e-9
 """Added to beta by the library."""
 
-_OPERATORS: Any = torch.library.Library("acestep", "DEF")  # type: ignore[no-untyped-call] # torch leaves it untyped
+_OPERATORS: Any = torch.library.Library("acestep", "FRAGMENT")  # type: ignore[no-untyped-call] # torch leaves it untyped
 _SCALES = "Tensor alpha, Tensor inverse_beta"
 _OPERATORS.define(f"snake(Tensor hidden, {_SCALES}) -> Tensor", tags=(torch.Tag.pointwise,))
 _OPERATORS.define(f"snake_(Tensor(a!) hidden, {_SCALES}) -> Tensor(a!)", tags=(torch.Tag.pointwise,))
@@ -80,33 +75,23 @@ def _bump(hidden: Tensor, scales: Scales) -> Tensor:
     return bump.mul_(scales.inverse_beta)
 
 
-class _Kernel:
-    """The Triton kernel; if Triton cannot compile it, PyTorch's operations from then on, and the log says so once.
-
-    They also compute for tensors whose layout the kernel cannot read; then the next call is tried again.
-    """
+class _Kernel(TritonKernel):
+    """The Triton kernel, or where it computes nothing, PyTorch's operations."""
 
     def __init__(self) -> None:
-        self.compiles = True
+        super().__init__("decoding")
 
     def __call__(self, result: Tensor, hidden: Tensor, alpha: Tensor, inverse_beta: Tensor) -> Tensor:
         """Compute `result`, which may be `hidden`, and return it."""
-        if self.compiles:
-            try:
-                # Triton is not everywhere, and takes a while to import.
-                from acestep.dit.snake_kernel import launch
 
-                with torch.cuda.device_of(hidden):  # type: ignore[no-untyped-call]
-                    computed = launch(result, hidden, alpha, inverse_beta)
-            # Triton has no common class for the ways in which it and the system's compiler can fail.
-            except Exception as error:
-                if ran_out(error) or is_card_fault(error):
-                    raise
-                self.compiles = False
-                _LOG.warning("decoding takes longer than it could, as Triton made no kernel: %s", first_line(error))
-            else:
-                if computed:
-                    return result
+        def launched() -> bool:
+            # Triton is not everywhere, and takes a while to import.
+            from acestep.dit.snake_kernel import launch
+
+            return launch(result, hidden, alpha, inverse_beta)
+
+        if self.computed(hidden, launched):
+            return result
         # Nothing was computed yet, also where compiling failed, so no tensor was changed.
         bump = _bump(hidden, Scales(alpha.to(hidden.dtype), inverse_beta.to(hidden.dtype)))
         return torch.add(hidden, bump, out=result)

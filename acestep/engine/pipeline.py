@@ -4,7 +4,6 @@ No value is read back from the device: lengths, schedules and masks come from Py
 card, on the CPU, and on meta tensors in the simulator.
 """
 
-import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ from acestep.checkpoints.components import Components
 from acestep.checkpoints.quantize import quantize
 from acestep.clip import Clip
 from acestep.devices.base import Device
-from acestep.devices.out_of_memory import one_out_of_memory_error
+from acestep.devices.out_of_memory import free_unused, one_out_of_memory_error
 from acestep.dit.compiled import uncompiled
 from acestep.dit.place import StageContext
 from acestep.dit.prompts import cut_warnings, lyric_prompt, text_prompt
@@ -158,9 +157,7 @@ class Pipeline:
                 return attempt()
             except torch.OutOfMemoryError as error:
                 problem = first_line(error)
-            # Outside the except block, because inside it the traceback keeps every temporary of the failed run alive.
-            gc.collect()
-            self._place.device.empty_cache()
+            free_unused(self._place.device)
         tried = [f"{_songs(run.songs_per_pass)} at once"] if counts_songs else []
         if not self._place.device.shares_host_memory:
             tried.append(f"offload {self._place.knobs.offload}")

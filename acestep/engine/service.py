@@ -1,6 +1,5 @@
 """A service that keeps a model loaded from one request to the next."""
 
-import gc
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from acestep.devices.base import Device
 from acestep.devices.card_faults import one_card_fault_error
 from acestep.devices.cpu import weights_dtype
 from acestep.devices.open import open_device, open_here
+from acestep.devices.out_of_memory import free_unused
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.guarded import guarded_pipeline, memory_model_of
 from acestep.engine.kept_language import KeptLanguage, OpenLanguage
@@ -223,8 +223,7 @@ class Service:
 
         Must not be called inside the except block of its error.
         """
-        gc.collect()
-        self._device.empty_cache()
+        free_unused(self._device)
 
     @one_card_fault_error()
     def close(self) -> None:

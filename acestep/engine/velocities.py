@@ -4,14 +4,13 @@ That the card had the memory in one piece is no promise: a kernel may want a wor
 program may take memory in between.
 """
 
-import gc
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from acestep.devices.base import Device
-from acestep.devices.out_of_memory import one_out_of_memory_error
+from acestep.devices.out_of_memory import free_unused, one_out_of_memory_error
 from acestep.dit.denoiser import Denoiser
 
 
@@ -38,7 +37,5 @@ class Velocities:
                     return self._denoiser.velocities(latents, self._context, conditions, timestep)
             except torch.OutOfMemoryError:
                 self._together = False
-            # Outside the except block, because inside it the traceback keeps the rows of the attempt alive.
-            gc.collect()
-            self._device.empty_cache()
+            free_unused(self._device)
         return [self._denoiser.velocity(latents, self._context, given, timestep) for given in conditions]

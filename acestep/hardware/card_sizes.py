@@ -185,7 +185,7 @@ more.
 """
 
 _NOISE: Final = (
-    r"\b(nvidia|geforce|tesla|intel|graphics|laptop gpu|gpu|generation|workstation edition|server edition"
+    r"\b(nvidia|geforce|tesla|intel|graphics|laptop( gpu)?|gpu|generation|workstation edition|server edition"
     r"|max-q( workstation edition)?|with max-q design|mobile|super|sff|pcie?|sxm\d?\d?|nvl|hbm\d?e?|\d+ ?gb)\b"
     r"|\(r\)|\(tm\)"
 )

@@ -11,7 +11,7 @@ from acestep.knobs import Backend, Variant
 from acestep.units import KIB, MIB
 
 TRITON_CAPABILITY: Final = (7, 0)
-"""vLLM, torch.compile and our own kernel need Triton, which starts at Volta."""
+"""vLLM, torch.compile and our own kernels need Triton, which starts at Volta."""
 
 AMPERE: Final = (8, 0)
 """The first capability with bfloat16, PyTorch's flash kernel (which takes grouped queries) and flash-attn."""

@@ -7,8 +7,9 @@ import msgspec
 
 from acestep.evidence import EvidenceKind
 from acestep.hardware.card import CardKind
-from acestep.hardware.card_sizes import card_model
+from acestep.hardware.card_chips import is_same_card
 from acestep.knobs import STREAMING
+from acestep.limits.capabilities import computes_in_float32
 from acestep.limits.plan import Plan
 from acestep.song_times import FASTEST, LENGTHS_S, SLOWEST, CardTimes, OtherWay, ThinkTime, TierTimes, at_length
 from acestep.stage import Stage
@@ -78,7 +79,7 @@ def planned_times(plan: Plan, known: Mapping[str, TierTimes], own: OwnRatios = N
     cards = cards_of(plan, tier)
     if own and cards:
         cards = (base_of(cards),)
-    if tier is None or not cards or (plan.card.kind is not CardKind.CUDA and not _covers(own, cards[0].stages)):
+    if tier is None or not cards or (not _is_estimated(plan) and not _covers(own, cards[0].stages)):
         return None
     thinks = [(card, thought) for card in cards if (thought := thinking_of(plan, card)) is not None]
     measured = _covers(own, cards[0].stages)
@@ -109,10 +110,9 @@ def cards_of(plan: Plan, tier: TierTimes | None) -> tuple[CardTimes, ...]:
     """Return the times of the plan's card, or of all typical cards of its tier, under settings like the plan's."""
     if tier is None:
         return ()
-    if plan.card.kind is not CardKind.CUDA:
+    if not _is_estimated(plan):
         return tier.cards
-    model = card_model(plan.card.name)
-    named = tuple(card for card in tier.cards if card_model(card.card) == model)
+    named = tuple(card for card in tier.cards if is_own_card(plan, card))
     # Other offload changes little; where weights are unpacked or streamed, the times are of something else.
     streams = plan.offload in STREAMING
     return tuple(
@@ -120,6 +120,16 @@ def cards_of(plan: Plan, tier: TierTimes | None) -> tuple[CardTimes, ...]:
         for card in named or typical_cards(tier)
         if card.quantization == plan.quantization and (card.offload in STREAMING) is streams
     )
+
+
+def _is_estimated(plan: Plan) -> bool:
+    """Whether the table's times are of such cards: NVIDIA's from Ampere on. Others only have the user's own runs."""
+    return plan.card.kind is CardKind.CUDA and not computes_in_float32(plan.card)
+
+
+def is_own_card(plan: Plan, card: CardTimes) -> bool:
+    """Return whether times are those of the plan's own card: of its chip, form and size."""
+    return is_same_card(card.card, plan.card.name, plan.card.nameplate_gib)
 
 
 def typical_cards(tier: TierTimes) -> tuple[CardTimes, ...]:

@@ -16,6 +16,7 @@ from acestep.checkpoints.libraries import Qwen3Config
 from acestep.devices.base import Device
 from acestep.lm.heads import FEW, MANY, Arithmetic, Rotation, for_together
 from acestep.lm.job import Job
+from acestep.lm.layer_products import LayerProducts
 from acestep.lm.packed import Head
 from acestep.lm.prefill import PREFILL_TOKENS
 from acestep.lm.products import Products, is_plain
@@ -129,7 +130,7 @@ class DecoderBlock(nn.Module):
     def __init__(self, layer: nn.Module, products: Products) -> None:
         super().__init__()
         self.layer: Any = layer
-        self._products = products
+        self._products = LayerProducts(layer, products)
 
     def forward(
         self, hidden: Tensor, rotation: Rotation, stored: Sequence[Tensor], attend: Attend, by: Arithmetic
@@ -139,21 +140,15 @@ class DecoderBlock(nn.Module):
         `stored` is the layer's part of the cache.
         """
         layer, attention = self.layer, self.layer.self_attn
-        product: Any = self._products.layer
         normed = by.norm(layer.input_layernorm, hidden)
-        query, key = by.heads(attention, product, normed, rotation)
-        value = product(attention.v_proj, normed).unflatten(-1, (-1, attention.head_dim))
+        query, key, value = by.heads(attention, self._products, normed, rotation)
         del normed
         attended = attend(stored, query, key, value)
         del query, key, value
-        hidden.add_(product(attention.o_proj, attended))
+        hidden.add_(self._products.of(attention.o_proj, attended))
         del attended
-        return hidden.add_(self._mlp(layer.mlp, by.norm(layer.post_attention_layernorm, hidden)))
-
-    def _mlp(self, mlp: Any, normed: Tensor) -> Tensor:
-        product: Any = self._products.layer
-        made: Tensor = product(mlp.down_proj, mlp.act_fn(product(mlp.gate_proj, normed)) * product(mlp.up_proj, normed))
-        return made
+        gated = by.gated(layer.mlp, self._products, by.norm(layer.post_attention_layernorm, hidden))
+        return hidden.add_(self._products.of(layer.mlp.down_proj, gated))
 
 
 class Decoder:
@@ -165,13 +160,17 @@ class Decoder:
 
     def __init__(self, model: Any, device: Device, longest: int, products: Products | None = None) -> None:
         self._body = model.model
-        self.is_plain = all(is_plain(layer.mlp.up_proj.weight) for layer in self._body.layers)
+        self.is_plain = all(map(is_plain, self._weights()))
         self._products = products or Products(device)
         self._blocks = [DecoderBlock(layer, self._products) for layer in self._body.layers]
         self._head = Head(model.lm_head.weight, self._products.product)
         self._device = device
         at = torch.arange(longest, device=device.torch_device)[None]
         self._cos, self._sin = (table[0] for table in self._body.rotary_emb(self._body.norm.weight, at))
+
+    def unpacks(self, rows: int) -> bool:
+        """Return whether a step of so many rows takes memory for unpacked weights, which is known after one."""
+        return any(self._products.unpacks(weight, rows) for weight in self._weights())
 
     def read(self, cache: Cache, at_once: int = PREFILL_TOKENS[0]) -> Tensor:
         """Fill the cache with the prompts; return the hidden state of each last token [rows, width].
@@ -233,6 +232,10 @@ class Decoder:
             return _attend_by_lane(lanes, query, seen)
 
         return self._through(F.embedding(tokens, self._body.embed_tokens.weight), rotation, lanes, attend)
+
+    def _weights(self) -> Iterator[Tensor]:
+        """One weight of each layer; the others have the same format."""
+        return (layer.mlp.up_proj.weight for layer in self._body.layers)
 
     def _through(self, hidden: Tensor, rotation: Rotation, lanes: Sequence[Lane], attend: Attend) -> Tensor:
         """Compute all layers and the last norm for the rows of all lanes [rows, width]."""

@@ -1,20 +1,19 @@
-"""The norms of a layer, and its queries and keys: projected, normed, and rotated to their places in the sequence.
+"""The norms of a layer, and its queries, keys and values: projected, and the first two normed and rotated.
 
 `apart` is the library's arithmetic, one projection after the other. `together` gives the same numbers, bit for bit,
-with half of the operations: for a few rows, launching an operation takes longer than computing it. It holds both
-projections at once in float32, which for the many rows of a prompt would take memory.
+with half of the operations: for a few rows, launching an operation takes longer than computing it. It holds all
+projections at once, two of them in float32, which for the many rows of a prompt would take memory. So does
+`gated_together`.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from acestep.dit.attention import rotate
-
-LayerProduct = Callable[[nn.Module, Tensor], Tensor]
-"""Returns what a linear layer makes of rows."""
+from acestep.lm.layer_products import LayerProducts
 
 
 class Rotation(NamedTuple):
@@ -24,16 +23,27 @@ class Rotation(NamedTuple):
     sin: Tensor
 
 
-MakeHeads = Callable[[Any, LayerProduct, Tensor, Rotation], tuple[Tensor, Tensor]]
-"""Returns queries [rows, heads, head_dim] and keys [rows, kv_heads, head_dim] of normed rows [rows, width]."""
+MakeHeads = Callable[[Any, LayerProducts, Tensor, Rotation], tuple[Tensor, Tensor, Tensor]]
+"""Returns queries [rows, heads, head_dim], and keys and values [rows, kv_heads, head_dim], of normed rows [rows, width]
+of the attention of a layer.
+"""
+
+Gated = Callable[[Any, LayerProducts, Tensor], Tensor]
+"""Returns the gated values [rows, inner width] of normed rows [rows, width] in the MLP of a layer."""
 
 
-def apart(attention: Any, product: LayerProduct, rows: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Return queries and keys; `rotation` has `cos` and `sin` [rows, head_dim]."""
+def apart(attention: Any, products: LayerProducts, rows: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values; `rotation` has `cos` and `sin` [rows, head_dim]."""
     shape = (len(rows), -1, attention.head_dim)
-    query = rotate(attention.q_norm(product(attention.q_proj, rows).view(shape)), *rotation)
-    key = rotate(attention.k_norm(product(attention.k_proj, rows).view(shape)), *rotation)
-    return query, key
+    query = rotate(attention.q_norm(products.of(attention.q_proj, rows).view(shape)), *rotation)
+    key = rotate(attention.k_norm(products.of(attention.k_proj, rows).view(shape)), *rotation)
+    return query, key, products.of(attention.v_proj, rows).view(shape)
+
+
+def gated_apart(mlp: Any, products: LayerProducts, rows: Tensor) -> Tensor:
+    """Return the gated values; the first product is freed before the second is made."""
+    gate: Tensor = mlp.act_fn(products.of(mlp.gate_proj, rows))
+    return gate * products.of(mlp.up_proj, rows)
 
 
 def for_together(rotation: Rotation) -> Rotation:
@@ -43,12 +53,14 @@ def for_together(rotation: Rotation) -> Rotation:
     return Rotation(cos, torch.cat([-first, second], dim=-1))
 
 
-def together(attention: Any, product: LayerProduct, rows: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Return queries and keys, which share one tensor; `rotation` is made by `for_together`."""
-    projected = [product(attention.q_proj, rows), product(attention.k_proj, rows)]
+def together(
+    attention: Any, products: LayerProducts, rows: Tensor, rotation: Rotation
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values, which share one tensor; `rotation` is made by `for_together`."""
     dim = attention.head_dim
-    both = torch.cat(projected, dim=-1).view(len(rows), -1, dim)
-    heads = projected[0].shape[-1] // dim
+    heads, kv_heads = attention.q_proj.out_features // dim, attention.k_proj.out_features // dim
+    projected = products.heads(rows).view(len(rows), -1, dim)
+    both, values = projected[:, : heads + kv_heads], projected[:, heads + kv_heads :]
     # Results go into a tensor of the narrower type, which rounds them as a conversion would.
     _scaled(both, attention.q_norm.variance_epsilon, into=both)
     both[:, :heads].mul_(attention.q_norm.weight)
@@ -56,7 +68,14 @@ def together(attention: Any, product: LayerProduct, rows: Tensor, rotation: Rota
     # The product of a 16-bit number and one of 32 bits is computed in 32 bits.
     turned, other = both * rotation.cos, both.roll(dim // 2, -1) * rotation.sin
     torch.add(turned, other, out=both)
-    return both[:, :heads], both[:, heads:]
+    return both[:, :heads], both[:, heads:], values
+
+
+def gated_together(mlp: Any, products: LayerProducts, rows: Tensor) -> Tensor:
+    """Return the gated values; both products can share a tensor."""
+    gate, up = products.gates(rows)
+    gated: Tensor = mlp.act_fn(gate) * up
+    return gated
 
 
 def rms_normed(norm: Any, rows: Tensor) -> Tensor:
@@ -76,14 +95,15 @@ def _by_the_library(norm: Any, rows: Tensor) -> Tensor:
 
 
 class Arithmetic(NamedTuple):
-    """How a layer norms rows and makes their queries and keys; the numbers are the same, bit for bit."""
+    """How a layer norms rows, and what it makes of them; the numbers are the same, bit for bit."""
 
     norm: Callable[[Any, Tensor], Tensor]
     heads: MakeHeads
+    gated: Gated
 
 
-MANY = Arithmetic(_by_the_library, apart)
+MANY = Arithmetic(_by_the_library, apart, gated_apart)
 """For the many rows of a prompt."""
 
-FEW = Arithmetic(rms_normed, together)
+FEW = Arithmetic(rms_normed, together, gated_together)
 """For the few rows of a step, with the fewest operations."""

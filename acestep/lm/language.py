@@ -26,10 +26,10 @@ from acestep.lm.job import Job
 from acestep.lm.jobs import Planner
 from acestep.lm.packed import pack_layers
 from acestep.lm.products import Products
-from acestep.lm.thinker import LANGUAGE_MODEL, LmThinker, write_in_passes
+from acestep.lm.thinker import LmThinker, write_in_passes
 from acestep.lm.tokenizer import COMPACT, FULL_SIZE, BytePlannerTokenizer, HubPlannerTokenizer, PlannerTokenizer
 from acestep.lm.vocabulary import CODES_PER_SECOND
-from acestep.memory.placement import Placement
+from acestep.memory.placement import LANGUAGE_MODEL, Placement
 from acestep.stage import Stage
 from acestep.thinking import LONGEST_PROMPT_TOKENS
 from acestep.units import Progress

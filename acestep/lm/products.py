@@ -1,10 +1,10 @@
-"""Products of a few rows with a large weight on the CPU, in the fastest of three forms.
+"""Products of a few rows with a large weight: INT8 weights by one kernel, and on the CPU the fastest of three forms.
 
 For a few rows the time is that of reading the weight once, if the matrix library does that. Which form reads it once
-depends on the processor, the library, the rows and the weight: on an EPYC with AVX-512, 4 rows of 1,024 numbers take
-half as long turned as by `F.linear`, and 4 rows of 3,072 take 1.5 times as long. So all are timed for each number of
-rows and shape of the weight, in the first steps. Each layer has a weight of its own, which comes from memory as in all
-later steps; in a cache, where it is after a first product, another form is the fastest.
+on the CPU depends on the processor, the library, the rows and the weight: on an EPYC with AVX-512, 4 rows of 1,024
+numbers take half as long turned as by `F.linear`, and 4 rows of 3,072 take 1.5 times as long. So all are timed for each
+number of rows and shape of the weight, in the first steps. Each layer has a weight of its own, which comes from memory
+as in all later steps; in a cache, where it is after a first product, another form is the fastest.
 
 Only in float32: sums are rounded differently, and in bfloat16 that is enough for another token, so that the same seed
 could give another song after the next start.
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from acestep.devices.base import Device
+from acestep.lm.int8_product import int8_product, is_int8, reads_int8
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ Product = Callable[[Tensor, Tensor], Tensor]
 _Clock = Callable[[], float]
 
 FEW_ROWS: Final = 16
-"""The most rows for which the form is chosen: eight guided songs."""
+"""The most rows for which the form is chosen, or INT8 is read as it is: eight guided songs."""
 
 LARGE: Final = 512
 """The smallest height and width of a weight for which the form is chosen; below, calling takes as long as reading."""
@@ -116,6 +117,8 @@ class _Trial:
 class Products:
     """The products of a model's steps on a device: those of the library, or on the CPU the fastest form.
 
+    Where the device has Triton, one kernel multiplies few rows with INT8 weights.
+
     They are kept as long as the model, so that only its first steps mix forms, and later songs are all rounded alike.
     `clock` should count the seconds that this thread has computed, because the machine may do other work meanwhile; by
     default it is `thread_clock()`.
@@ -125,6 +128,7 @@ class Products:
         self._chosen: dict[tuple[int, torch.Size], Product] = {}
         self._trials: dict[tuple[int, torch.Size], _Trial] = {}
         self._chooses = device.shares_host_memory
+        self._has_triton = device.has_triton
         self._clock = clock or thread_clock()
 
     def layer(self, linear: nn.Module, rows: Tensor) -> Tensor:
@@ -132,8 +136,20 @@ class Products:
         weight: Any = linear.weight
         if is_plain(weight):
             return self.product(rows, weight)
+        if self._by_kernel(weight, len(rows)):
+            return int8_product(rows, weight)
         result: Tensor = linear(rows)
         return result
+
+    def unpacks(self, weight: Tensor, rows: int) -> bool:
+        """Return whether a product of so many rows with this weight takes memory for the whole weight unpacked.
+
+        It is known after one, because a kernel is compiled when it is first used.
+        """
+        return not is_plain(weight) and not (self._by_kernel(weight, rows) and reads_int8())
+
+    def _by_kernel(self, weight: Tensor, rows: int) -> bool:
+        return self._has_triton and rows <= FEW_ROWS and is_int8(weight)
 
     def product(self, rows: Tensor, weight: Tensor) -> Tensor:
         """Return `rows` [rows, in] times the transpose of `weight` [out, in]."""

@@ -58,17 +58,23 @@ class Stepper:
 
     def _record(self, cache: Cache, left: int) -> "tuple[_FixedStep, Recording] | None":
         case = _case(cache)
-        # Quantised weights are unpacked for each product, and a recording would keep the memory for that.
-        if left < WORTH_STEPS or case == self._refused or not self._decoder.is_plain:
+        # A recording would keep the memory for unpacked weights.
+        if left < WORTH_STEPS or case == self._refused or self._decoder.unpacks(len(cache.rows)):
             return None
         if self._device.can_record():
             fixed = _FixedStep(self._decoder, self._device, cache)
-            if (recording := self._device.record(fixed.compute)) is not None:
+            if not self._unpacks(fixed) and (recording := self._device.record(fixed.compute)) is not None:
                 _LOG.info("recorded a step of %d rows that reads %d tokens", len(cache.rows), _reach(cache))
                 return fixed, recording
         # It is tried again when there are other rows, or more keys to read.
         self._refused = case
         return None
+
+    def _unpacks(self, fixed: "_FixedStep") -> bool:
+        """Return whether the step unpacks weights, after taking it once where only that can tell."""
+        if not self._decoder.is_plain:
+            fixed.compute()
+        return self._decoder.unpacks(fixed.rows)
 
 
 def _reach(cache: Cache) -> int:
@@ -96,6 +102,7 @@ class _FixedStep:
         self._lanes = list(cache.lanes)
         self._reach = _reach(cache)
         rows, lanes = len(cache.rows), len(self._lanes)
+        self.rows = rows
         self._inputs = torch.empty(rows + lanes, dtype=torch.int64, device=device.torch_device)
         self._tokens = self._inputs[:rows]
         self._lengths = [self._inputs[at : at + 1] for at in range(rows, rows + lanes)]

@@ -1,6 +1,5 @@
 """The pipeline's thinking stage with a language model."""
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,12 +8,13 @@ import torch
 from torch import nn
 
 from acestep.devices.base import Device
-from acestep.devices.out_of_memory import one_out_of_memory_error
+from acestep.devices.out_of_memory import free_unused, one_out_of_memory_error
 from acestep.dit.place import StageContext
 from acestep.lm.backends.base import LmBackend, StepsWritten
 from acestep.lm.job import Job
 from acestep.lm.jobs import Planner
 from acestep.lm.stage import Thought
+from acestep.memory.placement import LANGUAGE_MODEL as LANGUAGE_MODEL
 from acestep.request import Request, Task
 from acestep.stage import Stage
 from acestep.units import Progress, ceil_div
@@ -47,9 +47,7 @@ def write_in_passes(
         except torch.OutOfMemoryError:
             if size == sizes[-1]:
                 raise
-        # Outside the except block, because the traceback keeps half-made tensors alive.
-        gc.collect()
-        device.empty_cache()
+        free_unused(device)
     raise AssertionError("the last size returns or raises")
 
 
@@ -61,10 +59,6 @@ def even_passes(jobs: int) -> Iterator[int]:
         if size != last:
             yield size
         last = size
-
-
-LANGUAGE_MODEL = "lm"
-"""The language model's name among the parts that are placed."""
 
 
 OpenBackend = Callable[[Device, Callable[[], AbstractContextManager[None]]], LmBackend]

@@ -11,6 +11,9 @@ from acestep.memory.ring import Part, Ring
 
 TRANSFORMER = "transformer"
 
+LANGUAGE_MODEL = "lm"
+"""The part whose weights share one allocation: its steps then multiply several of them by the same rows at once."""
+
 
 class Placement:
     """Moves parts to the device and back as an offload mode says.
@@ -37,7 +40,7 @@ class Placement:
                 if passing:
                     self._rings[name] = Ring(name, passing, device)
                     self._turns |= {id(block): (self._rings[name], turn) for turn, block in enumerate(passing)}
-            self._parts[name] = Part(name, modules)
+            self._parts[name] = Part(name, modules, in_one_piece=name == LANGUAGE_MODEL)
         if device.shares_host_memory or offload is Offload.NONE:
             self._resident = frozenset(parts)
         else:

@@ -7,14 +7,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from acestep.devices.base import Device, DeviceEvent
+from acestep.limits.workspace import up_to_grain
 from acestep.memory.tensors import Arena, map_storage, pin, plain, slots
 
 
 class Part:
-    """The weights of some modules. Host tensors are kept, so moving back copies nothing; tied tensors count once."""
+    """The weights of some modules. Host tensors are kept, so moving back copies nothing; tied tensors count once.
 
-    def __init__(self, name: str, modules: Sequence[nn.Module]) -> None:
+    `in_one_piece`: on the device they share one allocation, in the order of the modules, so that weights which are
+    multiplied by the same rows follow each other.
+    """
+
+    def __init__(self, name: str, modules: Sequence[nn.Module], *, in_one_piece: bool = False) -> None:
         self.name = name
+        self._in_one_piece = in_one_piece
         self.inside = False
         self._pinned = False
         found = [slot for module in modules for slot in slots(module)]
@@ -39,6 +45,9 @@ class Part:
 
     def enter(self, device: Device) -> None:
         """Copy every weight to the device; on failure nothing has changed."""
+        if self._in_one_piece:
+            self.put(self._side_by_side(device))
+            return
         self.put([map_storage(host, lambda tensor: device.upload(tensor, self.name)) for host in self.hosts])
 
     def put(self, tensors: Sequence[Tensor]) -> None:
@@ -51,6 +60,20 @@ class Part:
         """Restore the host tensors; the device copies are freed with their last reference."""
         self.put(self.hosts)
         self.inside = False
+
+    def _side_by_side(self, device: Device) -> list[Tensor]:
+        # Whole segments: a gap behind the weights could be used by a tensor that outlives them, and would then keep
+        # all of their memory.
+        arena = Arena(device.reserve(up_to_grain(self.n_bytes), self.name))
+        tensors = [map_storage(host, arena.like) for host in self.hosts]
+        device.wait(device.fetch(_copies(tensors, self.hosts), device.mark()))
+        return tensors
+
+
+def _copies(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """The plain tensors of each target, with those of its source."""
+    inside = ([inner for tensor in tensors for inner in plain(tensor)] for tensors in (targets, sources))
+    return list(zip(*inside, strict=True))
 
 
 SLOTS = 2
@@ -148,10 +171,8 @@ class Ring:
                 return slot
         slot = next(slot for slot in self._slots if slot is not self._current)
         block = self._blocks[index]
-        targets = [inner for view in slot.views(block) for inner in plain(view)]
-        sources = [inner for host in block.hosts for inner in plain(host)]
         # While it is copied, and after a copy that failed, the slot holds no whole block.
         slot.holds = None
-        slot.arrived = self._device.fetch(list(zip(targets, sources, strict=True)), slot.passed)
+        slot.arrived = self._device.fetch(_copies(slot.views(block), block.hosts), slot.passed)
         slot.holds = index
         return slot

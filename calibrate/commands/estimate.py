@@ -68,6 +68,7 @@ def estimate_command(
     from calibrate.report import estimate as answer
     from calibrate.table.knobs import without_lm
     from calibrate.table.policy import budget_bytes, load_policy
+    from calibrate.timing.cards import notes_on
     from calibrate.timing.measured_card import card_or_file
     from calibrate.timing.song import song_time
 
@@ -90,6 +91,8 @@ def estimate_command(
         cap_bytes: int | None = budget_bytes(nameplate_gib(gib_to_bytes(vram)), load_policy(), system)
     else:
         cap_bytes = None if cap is None else gib_to_bytes(cap)
+    if speed is not None:
+        remarks = (*remarks, *notes_on(speed))
     for remark in remarks:
         console.notify(remark)
     capability = speed.compute_capability if speed else SIMULATED_CAPABILITY

@@ -84,7 +84,8 @@ def reckoned_minutes(tasks: Sequence[ProbeTask], records: Sequence[Measurement])
 
 def _card_here() -> tuple[CardSpeed, str]:
     try:
-        card = card_speed(detect(os.environ).name)
+        here = detect(os.environ)
+        card = card_speed(here.name, here.nameplate_gib)
     except UsageError:
         card = card_speed(USUAL_CARD)
         return card, f"a card such as the {card.name}"

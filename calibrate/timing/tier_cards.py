@@ -11,7 +11,7 @@ from acestep.tiers import Tier, TierTable
 from acestep.units import gib_to_bytes
 from calibrate.files import digest
 from calibrate.timing import roofline
-from calibrate.timing.cards import CardSpeed, known_cards
+from calibrate.timing.cards import CardSpeed, CardUse, known_cards
 
 
 def made_from(table: TierTable, variant: Variant, tier: Tier) -> str:
@@ -32,8 +32,15 @@ def times_evidence(tier: Tier) -> Evidence:
 
 
 def sold_in(tier: Tier) -> list[CardSpeed]:
-    """Return the cards of a tier, without those before Ampere: what they do in float16 is not simulated."""
-    return [card for card in known_cards() if card.vram_gib in tier.vram_gib and card.compute_capability >= AMPERE]
+    """Return the cards of a tier that the table has times of, without those before Ampere.
+
+    What those do in float16 is not simulated.
+    """
+    return [
+        card
+        for card in known_cards()
+        if card.use is not CardUse.ESTIMATE and card.vram_gib in tier.vram_gib and card.compute_capability >= AMPERE
+    ]
 
 
 def planned_for(table: TierTable, variant: Variant, speed: CardSpeed) -> Plan:

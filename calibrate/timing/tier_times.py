@@ -11,7 +11,7 @@ from acestep.limits.plan import Overrides, Plan, resolve
 from acestep.song_times import LENGTHS_S, BothLengths, CardTimes, OtherWay, ThinkTime, TierTimes
 from acestep.stage import Stage
 from acestep.tiers import Tier, TierTable, VariantTable
-from calibrate.timing.cards import CardSpeed
+from calibrate.timing.cards import CardSpeed, CardUse
 from calibrate.timing.song import SongWork, WholeSong, song_work, thinking_seconds
 from calibrate.timing.tier_cards import made_from, planned_for, sold_in, times_evidence
 from calibrate.workload import Workload
@@ -63,7 +63,7 @@ class _Timing:
         short, long = (work.seconds_on(card) for work in works if work is not None)
         return CardTimes(
             card=card.name,
-            typical=card.typical,
+            typical=card.use is CardUse.RANGE,
             offload=plan.offload,
             quantization=plan.quantization,
             stages={Stage(name): _rounded(short[name], long[name]) for name in short},

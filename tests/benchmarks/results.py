@@ -51,7 +51,8 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
             "Every other layer of the transformer attends to the whole song and costs both sides the same; so does"
             " every projection. The floor of a step is those alone, by the same kernels: on a CPU, where the library's"
             " masked attention is fused too, no step could be more times as fast than its row says. On a card older"
-            " than Hopper the library's masked attention is not fused and materialises the scores.",
+            " than Hopper the library's masked attention is not fused and materialises the scores. The floor of"
+            " songs is the time that ours spends in products, attention and convolutions.",
             "",
             "The most main memory of a run, above what the process holds before it: the weights of both sides.",
             "",

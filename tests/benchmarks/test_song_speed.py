@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from acestep.checkpoints.architecture import Architecture, QwenArchitecture, VaeArchitecture, arguments
 from acestep.checkpoints.build import AUDIO_GAIN, bare_modules, build
@@ -51,6 +52,10 @@ TEXT_ENCODER = QwenArchitecture(
 )
 VAE = VaeArchitecture(decoder_channels=16, encoder_hidden_size=16)
 """An eighth of the published width, so that a song of four minutes is decoded in about a minute."""
+
+
+NEEDED = ("aten::mm", "aten::addmm", "aten::bmm", "aten::scaled_dot_product_attention", "aten::convolution")
+"""Operations of PyTorch, none of which calls another one of these."""
 
 
 def mid_size() -> Components:
@@ -95,6 +100,29 @@ def test_songs_of_a_mid_size_model(benchmark: Any, duration_s: int, batch: int, 
     ours, theirs = both(mid_size, _request(duration_s, batch))
     what = f"mid-size, {batch} x {duration_s} s, 8 steps"
     assert versus(benchmark, what, ours, theirs, rounds=rounds, warm=duration_s == 30, memory=True) >= 0.95
+
+
+@pytest.mark.timeout(3600)
+def test_the_floor_of_a_song(benchmark: Any) -> None:
+    """Ours, if everything but matrix products, attention and convolutions were free."""
+    ours, theirs = both(mid_size, _request(120))
+    started = benchmark._timer()
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        ours()
+    floor = (benchmark._timer() - started) * _needed_share(seen)
+    benchmark.pedantic(theirs, rounds=1)
+    library = benchmark.stats.stats.min
+    what = "the floor of mid-size, 1 x 120 s, 8 steps"
+    benchmark.extra_info.update(what=what, ours_seconds=floor, theirs_seconds=library, ratio=library / floor)
+    print(f"\n{what}: {floor:.2f} s against {library:.2f} s")  # noqa: T201
+    assert floor < library
+
+
+def _needed_share(seen: profile) -> float:
+    """The share of a run's time that its matrix products, attention and convolutions take."""
+    operations = seen.key_averages()
+    needed = sum(operation.cpu_time_total for operation in operations if operation.key in NEEDED)
+    return float(needed / sum(operation.self_cpu_time_total for operation in operations))
 
 
 @pytest.mark.timeout(3600)

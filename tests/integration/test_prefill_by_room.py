@@ -16,7 +16,7 @@ from acestep.lm.backends.pt import PtBackend
 from acestep.lm.forward import Cache, Decoder, DecoderBlock
 from acestep.lm.job import Job
 from acestep.lm.prefill import PREFILL_TOKENS, forward_bytes, prefill_tokens
-from acestep.memory.placement import Placement
+from acestep.memory.placement import LANGUAGE_MODEL, Placement
 from acestep.units import GIB, MIB
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
@@ -25,7 +25,7 @@ from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.live import LiveBook
 from calibrate.probes.simulated.trace import peak_bytes
 from tests.grammars import Counted, job_of
-from tests.think_caps import PART, think_cap, trace_thinking
+from tests.think_caps import think_cap, trace_thinking
 
 AMPERE = (8, 6)
 PROMPT = 3_200
@@ -79,8 +79,8 @@ def _written_under(cap: int, lm_id: str, jobs: Sequence[Job]) -> LiveBook:
     model, kernels, book = full_size_lm(lm_id, None), CudaKernels(AMPERE), LiveBook(cap)
     ledger = Ledger(book, kernels)
     device = SimulatedDevice(ledger, book, dtype=model.dtype, grouped_attention=True)
-    placement = Placement({PART: model.module}, (), Offload.CPU_DIT, device)
-    backend = PtBackend(model, device, use=lambda: placement.use(PART), chooser=FirstAllowed())
+    placement = Placement({LANGUAGE_MODEL: model.module}, (), Offload.CPU_DIT, device)
+    backend = PtBackend(model, device, use=lambda: placement.use(LANGUAGE_MODEL), chooser=FirstAllowed())
     with kernels, ledger:
         backend.write(jobs, lambda *_: None)
     return book

@@ -14,6 +14,7 @@ from acestep.limits.think_memory import think_bytes
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.job import Job
 from acestep.lm.tokenizer import FULL_SIZE
+from acestep.memory.placement import LANGUAGE_MODEL
 from acestep.thinking import LONGEST_PROMPT_TOKENS
 from acestep.units import GIB, gib
 from calibrate.probes.simulated.book import TraceBook
@@ -148,12 +149,23 @@ def test_the_longest_plan_fits_a_small_card(size: str, quantization: Quantizatio
     assert cap <= predicted <= 1.06 * cap, "what a plan counts on is enough, and hardly more"
 
 
+@pytest.mark.parametrize("songs", [1, 8])
+@pytest.mark.parametrize("prompt", [200, LONGEST_PROMPT_TOKENS])
+def test_no_promise_needs_the_kernel_that_reads_int8(prompt: int, songs: int) -> None:
+    """Prompts unpack weights with it and without it, and where it does not compile, steps take no more than they do."""
+    codes = Counted(3, range(FULL_SIZE.first_code, FULL_SIZE.first_code + 64_000))
+    jobs = [job_of(codes, range(prompt), range(60), seed=seed, max_tokens=600) for seed in range(songs)]
+    model = full_size_lm("acestep-5Hz-lm-0.6B", Quantization.INT8)
+    packed, unpacked = (think_cap(model, jobs, CudaKernels(AMPERE, triton=triton)) for triton in (True, False))
+    assert unpacked <= packed
+
+
 def test_reading_a_long_prompt_takes_hardly_more_than_its_cache() -> None:
     """So no logits of all positions and no scores of the whole prompt: either alone would be 1.3 GiB and more."""
     model, kernels = full_size_lm("acestep-5Hz-lm-0.6B", None), CudaKernels(AMPERE)
     cache = PtBackend(model, MeteredCpu()).cache_bytes([_song(LONGEST_PROMPT_TOKENS)])
     usage = stage_usage(trace_thinking(model, [_song(LONGEST_PROMPT_TOKENS)], kernels))[0]
-    assert usage.peak_bytes - usage.live_at_peak["language_model"] - cache < 0.05 * GIB
+    assert usage.peak_bytes - usage.live_at_peak[LANGUAGE_MODEL] - cache < 0.05 * GIB
 
 
 def test_eight_songs_take_eight_caches_and_hardly_more() -> None:

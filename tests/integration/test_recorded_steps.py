@@ -1,7 +1,10 @@
 """Steps of the language model that are repeated from a recording write the same tokens as those that are launched."""
 
+import logging
 import random
+import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,17 +13,21 @@ from torch import Tensor
 
 from acestep.checkpoints.lm import LanguageModel, build_lm, quantize_lm
 from acestep.devices.cpu import CpuDevice
+from acestep.devices.triton_kernel import TritonKernel
 from acestep.knobs import Quantization
-from acestep.lm import recorded_step
+from acestep.lm import int8_product, recorded_step
 from acestep.lm.backends import pt
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.forward import Cache, Decoder
+from acestep.lm.int8_product import unpacked
 from acestep.lm.job import Job
+from acestep.lm.products import FEW_ROWS
 from acestep.lm.recorded_step import REACH
 from acestep.lm.sampling import Draft, Sampler, Spans
 from acestep.lm.vocabulary import CODES_PER_SECOND
 from calibrate.probes.simulated.full_size_lm import FirstAllowed
 from tests.grammars import Alternating, Counted, job_of
+from tests.int8_on_cpu import int8_products_by
 from tests.recording_card import RecordingCard
 
 VOCABULARY = 900
@@ -149,12 +156,72 @@ def test_few_steps_are_not_recorded(model: LanguageModel) -> None:
     assert (card.asked, card.tapes) == (0, [])
 
 
-def test_int8_weights_are_not_recorded() -> None:
-    """They are unpacked for each product, and a recording would keep that memory."""
-    model, card = build_lm("tiny", dtype=torch.float32, vocab_size=VOCABULARY), RecordingCard()
-    quantize_lm(model, Quantization.INT8)
-    PtBackend(model, card).write(_songs(1), silent)
+def _quantised(quantization: Quantization) -> LanguageModel:
+    model = build_lm("tiny", dtype=torch.float32, vocab_size=VOCABULARY)
+    quantize_lm(model, quantization)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("quantization", "has_triton"), [(Quantization.INT8, False), (Quantization.W8A8, True), (Quantization.FP8, True)]
+)
+def test_weights_that_are_unpacked_are_not_recorded(quantization: Quantization, has_triton: bool) -> None:
+    """A recording would keep the memory that they are unpacked to."""
+    card = RecordingCard(has_triton=has_triton)
+    PtBackend(_quantised(quantization), card).write(_songs(1), silent)
     assert (card.asked, card.tapes) == (0, [])
+
+
+@pytest.mark.parametrize(("songs", "guided"), [(1, False), (FEW_ROWS // 2, True)])
+def test_int8_weights_that_a_kernel_reads_are_recorded_and_the_tokens_are_the_same(songs: int, guided: bool) -> None:
+    small, jobs, card = _quantised(Quantization.INT8), _songs(songs, guided=guided), RecordingCard(has_triton=True)
+    expected = PtBackend(small, CpuDevice()).write(jobs, silent)
+    with int8_products_by(unpacked):
+        assert PtBackend(small, card).write(jobs, silent) == expected
+    assert [tape.repeats for tape in card.tapes] == [LONG - 1]
+
+
+def test_more_rows_than_the_kernel_takes_are_not_recorded() -> None:
+    small, jobs, card = (
+        _quantised(Quantization.INT8),
+        _songs(FEW_ROWS + 1, guided=False),
+        RecordingCard(has_triton=True),
+    )
+    assert PtBackend(small, card).write(jobs, silent) == PtBackend(small, CpuDevice()).write(jobs, silent)
+    assert (card.asked, card.tapes) == (0, [])
+
+
+def test_a_kernel_that_does_not_compile_is_said_once_and_nothing_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(int8_product, "_kernel", TritonKernel("planning"))
+    monkeypatch.setitem(sys.modules, "acestep.lm.int8_kernel", None)
+    small, jobs, card = _quantised(Quantization.INT8), _songs(2), RecordingCard(has_triton=True)
+    expected = PtBackend(small, CpuDevice()).write(jobs, silent)
+    with int8_products_by(int8_product._on_cuda), caplog.at_level(logging.WARNING):
+        assert PtBackend(small, card).write(jobs, silent) == expected
+        assert PtBackend(small, card).write(jobs, silent) == expected
+    assert card.tapes == []
+    assert sum("Triton made no kernel" in message for message in caplog.messages) == 1
+
+
+def test_where_a_kernel_fails_for_other_rows_they_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is compiled for the number of rows, so the first step with fewer can be the first that unpacks weights."""
+
+    def launch(result: Tensor, rows: Tensor, weight: Tensor, scale: Tensor) -> None:
+        if len(rows) == 1:
+            raise RuntimeError("out of resources")
+        result.copy_(unpacked(rows, weight, scale))
+
+    kernels = ModuleType("acestep.lm.int8_kernel")
+    kernels.launch_product = launch  # type: ignore[attr-defined]
+    monkeypatch.setattr(int8_product, "_kernel", TritonKernel("planning"))
+    monkeypatch.setitem(sys.modules, "acestep.lm.int8_kernel", kernels)
+    small, card = _quantised(Quantization.INT8), RecordingCard(has_triton=True)
+    jobs = [job_of(Counted(length, *IDS), range(20), max_tokens=length) for length in (LONG, 3 * LONG)]
+    with int8_products_by(int8_product._on_cuda):
+        assert PtBackend(small, card).write(jobs, silent) == PtBackend(small, CpuDevice()).write(jobs, silent)
+    assert [tape.repeats for tape in card.tapes] == [LONG - 1], "two rows, and then one row without a recording"
 
 
 def test_a_recording_is_released_after_an_error(model: LanguageModel) -> None:

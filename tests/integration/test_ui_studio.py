@@ -37,7 +37,12 @@ class CountingCard(SmallCard):
         self.used = 0
 
     def upload(self, host: torch.Tensor, owner: str) -> torch.Tensor:
-        tensor = super().upload(host, owner)
+        return self._counted(super().upload(host, owner))
+
+    def reserve(self, n_bytes: int, owner: str) -> torch.Tensor:
+        return self._counted(super().reserve(n_bytes, owner))
+
+    def _counted(self, tensor: torch.Tensor) -> torch.Tensor:
         size = tensor.untyped_storage().nbytes()
         self.used += size
         weakref.finalize(tensor.untyped_storage(), self._gone, size)

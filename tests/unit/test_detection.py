@@ -75,8 +75,9 @@ def test_an_amd_card_has_the_names_of_torch_and_of_its_own_programs(machine: Mac
     assert machine.look(ACESTEP_DEVICE=wish).card.name == "Radeon RX 7900 XTX"
 
 
-def test_a_name_that_is_a_part_of_another_name_means_its_own_card(machine: Machine) -> None:
-    names = ("NVIDIA GeForce RTX 3060 Ti", "NVIDIA GeForce RTX 3060")
+@pytest.mark.parametrize("form", [" Ti", " SUPER", " Laptop GPU"])
+def test_a_name_that_is_a_part_of_another_name_means_its_own_card(machine: Machine, form: str) -> None:
+    names = (f"NVIDIA GeForce RTX 3060{form}", "NVIDIA GeForce RTX 3060")
     machine.nvml = FakeNvml([Board(name=name, uuid=f"GPU-{name}", gib=8) for name in names])
     for wish in ("RTX 3060", "geforce rtx 3060", "rtx-3060"):
         assert machine.look(ACESTEP_DEVICE=wish).card.name == names[1]

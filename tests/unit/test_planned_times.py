@@ -94,6 +94,34 @@ def test_the_own_card_of_a_plan_is_used_and_all_of_the_tier_where_its_speed_is_n
     assert one.evidence is one.evidence_with_lm is EvidenceKind.ESTIMATED
 
 
+@pytest.mark.parametrize("form", ["Ti", "SUPER", "Laptop GPU", "with Max-Q Design", "D", "limited to 16 GiB"])
+def test_a_card_in_another_form_has_the_times_of_its_tier(form: str) -> None:
+    own = plan_of(f"NVIDIA GeForce RTX 3060 {form}")
+    times = planned_times(own, known(own))
+    assert times is not None
+    assert times.cards == ("RTX 4070", "RTX 3060")
+
+
+def test_a_size_in_a_name_of_the_table_is_that_of_the_card() -> None:
+    listed = msgspec.structs.replace(TIMES, cards=(card_times("A100 40GB", 1.0), *TIMES.cards))
+    for name, size, own in (("NVIDIA A100-SXM4-40GB", 40, True), ("NVIDIA A100-SXM4-80GB", 80, False)):
+        plan = plan_of(name, size)
+        times = planned_times(plan, {plan.tier: listed})
+        assert times is not None
+        assert (times.cards == ("A100 40GB",)) is own
+
+
+def test_cards_before_ampere_have_no_times_but_those_of_own_runs() -> None:
+    """The table has none of them: they compute in another type."""
+    turing = Card(kind=CardKind.CUDA, name="NVIDIA GeForce RTX 3060", total_bytes=16 * GIB, capability=(7, 5))
+    plan = msgspec.structs.replace(resolve(turing, TABLE, Overrides(offload=Offload.CPU)), lm=None)
+    assert planned_times(plan, known(plan)) is None
+    ratios = ratios_of(plan, TIMES, *run_of(plan, 3.0))
+    times = planned_times(plan, known(plan), ratios_for(plan, TIMES, with_run(OwnTimes(), plan, TIMES, ratios)))
+    assert times is not None
+    assert times.evidence is EvidenceKind.MEASURED
+
+
 def test_nothing_is_said_where_nothing_is_known() -> None:
     plan = plan_of()
     assert planned_times(plan, {}) is None

@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import acestep
+from acestep.devices.accelerator import Accelerator
 from acestep.devices.open import look_with_torch
 from acestep.engine.second_cards import SecondCards
 from acestep.engine.service import Service
@@ -176,3 +178,28 @@ def test_the_option_is_where_songs_are_made() -> None:
     for name in ("plan", "generate", "ui"):
         assert any("--lm-device" in option.opts for option in cli.commands[name].params)
     assert Path(data_file("generated_tiers.json")).is_file()
+
+
+class Streams:
+    """The streams of a library's cards; without a card it names that of the current one, as PyTorch does."""
+
+    def __init__(self) -> None:
+        self.asked: list[torch.device | None] = []
+
+    def current_stream(self, device: torch.device | None = None) -> "Streams":
+        self.asked.append(device)
+        return self
+
+    def record_event(self) -> object:
+        return object()
+
+    def wait_event(self, event: object) -> None:
+        assert event is not None
+
+
+def test_a_card_waits_on_its_own_stream_although_another_is_current() -> None:
+    streams: Any = Streams()
+    second = torch.device("cuda", 1)
+    card = Accelerator(streams, second, torch.bfloat16, grouped=True, workspace=0)
+    card.wait(card.mark())
+    assert streams.asked == [second, second]

@@ -8,15 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acestep.checkpoints.build import build
 from acestep.checkpoints.lm import build_lm
-from acestep.errors import Exit, UsageError
-from acestep.hardware.card_sizes import catalogued
+from acestep.errors import Exit
+from acestep.hardware.card_sizes import box_of
+from acestep.hardware.detection.families import capability_of
 from acestep.knobs import Backend, Knobs, Offload, Variant
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.jobs import Planner
 from acestep.lm.metadata import Metadata
 from acestep.lm.tokenizer import COMPACT, BytePlannerTokenizer
+from acestep.memory.placement import Placement
 from acestep.request import Request
+from acestep.stage import Stage
 from acestep.units import GIB
 from calibrate.cli import cli as calibrate
 from calibrate.probes.simulated.full_size_lm import FirstAllowed
@@ -26,7 +30,7 @@ from calibrate.probes.simulated.writing import Counted, CountedWriting
 from calibrate.probes.work import KernelSums, Work
 from calibrate.timing.cards import card_speed, known_cards
 from calibrate.timing.roofline import work_seconds
-from calibrate.timing.song import SongTime, song_time
+from calibrate.timing.song import STREAMED, SongTime, SongWork, song_time
 from calibrate.workload import Workload
 from tests import formula_card
 from tests.formula_card import Run
@@ -57,14 +61,8 @@ def test_every_card_has_a_source_and_a_size_it_is_sold_in() -> None:
     assert len(names) == len(set(names))
     for card in known_cards():
         assert card.source
-        assert card_speed(f"NVIDIA GeForce {card.name.lower()}") is card
-        sizes = catalogued(card.name)
-        assert not sizes or card.vram_gib in sizes, card.name
-
-
-def test_a_card_whose_speed_is_not_known_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="RTX 4090"):
-        card_speed("GT 710")
+        assert box_of(card.name, int(card.vram_gib * GIB)).gib == card.vram_gib
+        assert card.compute_capability == capability_of(card.name)
 
 
 def test_the_work_of_writing_is_what_all_its_steps_take() -> None:
@@ -111,6 +109,32 @@ def test_thinking_takes_longer_than_the_rest_and_less_where_a_step_is_one_launch
     assert by_pytorch.stages["think"].likely > sum(
         time.likely for stage, time in by_pytorch.stages.items() if stage != "think"
     )
+
+
+PARTS_OF_STAGE = {
+    Stage.ENCODE: ("text_encoder", "condition_encoder"),
+    Stage.DENOISE: ("transformer",),
+    Stage.DECODE: ("vae_decoder",),
+}
+
+
+@pytest.mark.parametrize("offload", Offload)
+def test_the_bus_is_hidden_behind_computation_only_in_stages_whose_blocks_are_streamed(offload: Offload) -> None:
+    components = build("tiny", dtype=torch.bfloat16)
+    placement = Placement(components.modules(), components.blocks(), offload, Card().device)
+    for stage, parts in PARTS_OF_STAGE.items():
+        assert (stage in STREAMED.get(offload, ())) is any(map(placement.streams, parts))
+
+
+@given(work=WORKS)
+def test_a_streamed_stage_takes_as_long_as_the_slower_of_bus_and_computation(work: Work) -> None:
+    def seconds(streamed: frozenset[str]) -> dict[str, float]:
+        return SongWork(stages={Stage.DENOISE: work}, streamed=streamed, thought_at_once=1).seconds_on(CARD)
+
+    apart, together = (seconds(streamed)[Stage.DENOISE] for streamed in (frozenset(), frozenset({Stage.DENOISE})))
+    still = msgspec.structs.replace(work, transferred_bytes=0)
+    computing = work_seconds(still, CARD)
+    assert together == pytest.approx(max(computing, apart - computing))
 
 
 def test_songs_that_do_not_fit_take_no_time(prober: SimulatedProber) -> None:

@@ -19,7 +19,7 @@ from calibrate.report.guide_times import tiers_without_times
 from calibrate.report.real_cards import real_cards
 from calibrate.report.words import words_of
 from calibrate.table.merge import build_table
-from calibrate.timing.cards import known_cards
+from calibrate.timing.cards import CardUse, known_cards
 from calibrate.timing.tier_cards import made_from
 from ci.findings import Level
 from ci.judge_records import derivation_findings, stale_times
@@ -36,10 +36,14 @@ TIMED, ASKED = timed(TABLE)
 
 def test_every_tier_with_cards_of_known_speed_has_times_and_a_slower_card_takes_longer() -> None:
     entry = TIMED.variants[Variant.TURBO]
-    sold = {tier.id for tier in entry.tiers if any(card.vram_gib in tier.vram_gib for card in known_cards())}
+    listed = [card.vram_gib for card in known_cards() if card.use is not CardUse.ESTIMATE]
+    sold = {tier.id for tier in entry.tiers if any(size in tier.vram_gib for size in listed)}
     assert entry.times.keys() == sold
+    by_use = {card.name: card.use for card in known_cards()}
     for times in entry.times.values():
         assert times.evidence.kind is EvidenceKind.ESTIMATED
+        assert {by_use[card.card] for card in times.cards} <= {CardUse.RANGE, CardUse.LINE}
+        assert all(card.typical is (by_use[card.card] is CardUse.RANGE) for card in times.cards)
         for card in times.cards:
             assert all(short < long for short, long in (t.seconds for t in card.thinking))
             short, long = card.stages[Stage.DENOISE]

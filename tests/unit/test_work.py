@@ -55,6 +55,13 @@ def test_operations_of_products_and_convolutions_are_those_that_pytorch_counts(a
     assert (work.products.launches, work.convolutions.launches) == (4, 2)
 
 
+@given(st.integers(1, 9), st.integers(10, 10_000))
+def test_a_look_up_reads_the_rows_that_it_takes_and_not_the_table(taken: int, rows: int) -> None:
+    table, at = meta(rows, 32), meta(taken, dtype=torch.int64)
+    for look_up in (lambda: F.embedding(at, table), lambda: table.index_select(0, at)):
+        assert work_of(look_up) == Work(others=_kernel(2 * 32 * taken + 8 * taken, 2 * 32 * taken))
+
+
 def test_a_kernel_reads_its_arguments_and_writes_its_result() -> None:
     wide, row = meta(64, 32), meta(32)
     assert work_of(lambda: wide + row) == Work(others=_kernel(2 * (64 * 32 + 32), 2 * 64 * 32))

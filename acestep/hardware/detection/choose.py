@@ -5,6 +5,7 @@ from typing import Final
 
 from acestep.errors import UsageError
 from acestep.hardware.card import CPU, Card, CardKind
+from acestep.hardware.card_chips import chip_of
 from acestep.hardware.card_sizes import card_model
 from acestep.hardware.detection.answers import named
 from acestep.hardware.detection.torch_cards import identity
@@ -88,6 +89,7 @@ def _fitting(cards: Sequence[Card], wish: str) -> list[Card]:
     tests: tuple[Callable[[Card], bool], ...] = (
         lambda card: wish in (card.uuid.lower(), card.name.lower()),
         lambda card: card.uuid.lower().startswith(wish),
+        lambda card: chip_of(card.name) == chip_of(wish),
         lambda card: card_model(card.name) == card_model(wish),
         lambda card: wish in card.name.lower(),
         lambda card: _begins_uuid(wish, card.uuid),

@@ -1,6 +1,5 @@
 """Chooses the library that runs the language model: the requested one if it starts, otherwise PyTorch."""
 
-import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from acestep.devices.base import Device
+from acestep.devices.out_of_memory import free_unused
 from acestep.errors import first_line
 from acestep.knobs import Backend as Library
 from acestep.lm.backends.base import LmBackend, StepsWritten
@@ -59,9 +59,7 @@ class Opener:
             return pt()
         problem = self._start(device) if self._kept is None else None
         if self._kept is None:
-            # Here, where no traceback holds what was half made.
-            gc.collect()
-            device.empty_cache()
+            free_unused(device)
             name, self._library = _NAMES[self._library], Library.PT
             self._warn(
                 f"{name} cannot run the language model here ({problem}). PyTorch runs it instead: the songs are no "

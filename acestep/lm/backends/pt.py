@@ -1,6 +1,5 @@
 """The language model through PyTorch: whole batches in one pass, with the rows of guidance pairs among them."""
 
-import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from acestep.checkpoints.lm import LanguageModel
 from acestep.devices.base import Device
-from acestep.devices.out_of_memory import one_out_of_memory_error
+from acestep.devices.out_of_memory import free_unused, one_out_of_memory_error
 from acestep.lm.backends.base import StepsWritten
 from acestep.lm.forward import Cache, Decoder, cache_bytes
 from acestep.lm.job import Job
@@ -58,21 +57,25 @@ class PtBackend:
     @torch.no_grad()
     def rehearse(self, jobs: Sequence[Job]) -> None:
         """Process the prompts and take two steps at the end of the cache, where most tokens are allowed."""
-        drafts = [_widest(job) for job in jobs]
+        # In a function of its own, as `_write`: what it holds is freed before the weights leave.
         with self._use():
-            cache = Cache(jobs, self._model.module.config, self._model.dtype, self._device.torch_device)
-            decoder = Decoder(self._model.module, self._device, cache.longest, self._products)
-            chosen = NextTokens(decoder, self._device, self._chooser, drafts)
-            states = decoder.read(cache)
-            for lane in cache.lanes:
-                lane.length = max(lane.length, lane.store.shape[4] - 2)
-            for _ in range(min(2, *(job.max_tokens for job in jobs))):
-                tokens = chosen.of(cache.rows, states)
-                states = decoder.step(cache, [tokens[row.job] for row in cache.rows])
-            chosen.of(cache.rows, states)
+            self._rehearse([_widest(job) for job in jobs])
 
     def close(self) -> None:
         """Do nothing: no data is kept between calls, and the caller owns the weights."""
+
+    def _rehearse(self, drafts: Sequence[Draft]) -> None:
+        jobs = [draft.job for draft in drafts]
+        cache = Cache(jobs, self._model.module.config, self._model.dtype, self._device.torch_device)
+        decoder = Decoder(self._model.module, self._device, cache.longest, self._products)
+        chosen = NextTokens(decoder, self._device, self._chooser, drafts)
+        states = decoder.read(cache)
+        for lane in cache.lanes:
+            lane.length = max(lane.length, lane.store.shape[4] - 2)
+        for _ in range(min(2, *(job.max_tokens for job in jobs))):
+            tokens = chosen.of(cache.rows, states)
+            states = decoder.step(cache, [tokens[row.job] for row in cache.rows])
+        chosen.of(cache.rows, states)
 
     def _write(self, drafts: Sequence[Draft], written: StepsWritten) -> None:
         jobs, module = [draft.job for draft in drafts], self._model.module
@@ -106,9 +109,7 @@ class PtBackend:
                     return decoder.read(cache, at_once)
             except torch.OutOfMemoryError:
                 pass
-            # Outside the except block, because inside it the traceback keeps the activations alive.
-            gc.collect()
-            self._device.empty_cache()
+            free_unused(self._device)
         return decoder.read(cache)
 
     def _prefill_tokens(self, jobs: Sequence[Job]) -> int:

@@ -3,7 +3,6 @@
 torchao's INT8 weights do not run here; a plan that asks for them uses PyTorch.
 """
 
-import gc
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
@@ -14,6 +13,7 @@ import torch
 
 from acestep.checkpoints.configs import qwen_architecture_in
 from acestep.devices.base import Device
+from acestep.devices.out_of_memory import free_unused
 from acestep.lm.backends.base import StepsWritten
 from acestep.lm.backends.vllm_engine import start, stop
 from acestep.lm.backends.vllm_memory import Pool, block_bytes, pool_for
@@ -122,8 +122,7 @@ class VllmBackend:
             self._asleep = False
         stop(engine)
         del engine
-        gc.collect()
-        self._device.empty_cache()
+        free_unused(self._device)
 
     def _write(self, drafts: Sequence[Draft], live: dict[int, Draft], written: StepsWritten) -> None:
         most = max(draft.job.max_tokens for draft in drafts)

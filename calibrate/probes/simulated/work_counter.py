@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from acestep.lm import int8_product
 from calibrate.probes.work import KernelSums, Work
 
 _aten = torch.ops.aten
@@ -18,7 +19,9 @@ PRODUCTS: Final = {
     _aten._int_mm.default: 0,
     _aten._scaled_mm.default: 0,
 }
-"""Operations with matrix products, and which argument is the left matrix."""
+"""Operations with matrix products of the matrix library, and which argument is the left matrix."""
+
+_MULTIPLYING: Final = PRODUCTS | {int8_product.OPERATOR: 0}
 
 CONVOLUTIONS: Final = (_aten.convolution.default, _aten._convolution.default)
 
@@ -35,6 +38,9 @@ _NO_KERNEL: Final = frozenset(
     }
 )
 """Operations that only allocate, or only make another tensor of the same bytes."""
+
+_LOOK_UPS: Final = (_aten.embedding.default, _aten.index_select.default)
+"""Operations that read of their first tensor no more than they write."""
 
 _PRODUCT, _CONVOLUTION, _ATTENTION, _OTHER = range(4)
 _FIELDS: Final = len(KernelSums.__struct_fields__)
@@ -90,12 +96,14 @@ def operation(func: Any, args: Sequence[Any], out: Any) -> Counts:
     if func in _NO_KERNEL or any(map(_is_wrapper, (*read, *written))):
         return NOTHING
     kind, flops = _OTHER, 0
-    if func in PRODUCTS:
-        kind, flops = _PRODUCT, 2 * out.numel() * args[PRODUCTS[func]].shape[-1]
+    if func in _MULTIPLYING:
+        kind, flops = _PRODUCT, 2 * out.numel() * args[_MULTIPLYING[func]].shape[-1]
     elif func in CONVOLUTIONS:
         # Each value of the input (transposed) or output meets one filter of the other side's channels.
         sliding = args[0] if args[6] else out
         kind, flops = _CONVOLUTION, 2 * sliding.numel() * (args[1].numel() // args[1].shape[0])
+    elif func in _LOOK_UPS:
+        read = [*written, *read[1:]]
     return _counted(kind, flops, read, written)
 
 

@@ -9,8 +9,9 @@ from acestep.budgets import System
 from acestep.checkpoints.catalog import architecture_of, lm_checkpoint
 from acestep.clip import FRAMES_A_SECOND
 from acestep.evidence import Evidence, short_digest
-from acestep.hardware.card import SIMULATED_CAPABILITY
-from acestep.hardware.card_sizes import RECORDED, SHORTFALL_HUNDREDTHS, SHORTFALL_SHARE, card_model
+from acestep.hardware.card import SIMULATED_CAPABILITY, Card, CardKind
+from acestep.hardware.card_chips import is_same_card
+from acestep.hardware.card_sizes import RECORDED, SHORTFALL_HUNDREDTHS, SHORTFALL_SHARE
 from acestep.knobs import LM_MODELS, WEIGHT_FORMATS, Offload, Variant
 from acestep.limits import guard, think_memory, workspace
 from acestep.limits.capabilities import (
@@ -54,7 +55,6 @@ def numbers(table: TierTable) -> dict[str, Any]:
                 "group": real.group,
                 "label": real.label,
                 "name": real.card.name,
-                "model": card_model(real.card.name)[0],
                 "kind": real.card.kind.value,
                 "gib": real.card.nameplate_gib,
                 "capability": real.card.capability,
@@ -125,10 +125,14 @@ def _variant(found: VariantTable) -> dict[str, Any]:
 
 def _card_times(card: CardTimes) -> dict[str, Any]:
     return {
-        "model": card_model(card.card)[0],
+        "cards": [real.label for real in real_cards() if _is_timed(real.card, card)],
         "stages": list(card.stages.values()),
         **_fields(card, ("offload", "quantization", "thinking")),
     }
+
+
+def _is_timed(card: Card, times: CardTimes) -> bool:
+    return card.kind is CardKind.CUDA and is_same_card(times.card, card.name, card.nameplate_gib)
 
 
 def _tier(tier: Tier) -> dict[str, Any]:

@@ -13,7 +13,7 @@ function songSeconds(plan, thinks, duration) {
   if (plan.card.kind !== "cuda") return null;
   const known = NUMBERS.variants[plan.variant].times[plan.tier] ?? [];
   const alike = (one) => one.quantization === plan.quantization && streams(one.offload) === streams(plan.offload);
-  const card = known.find((one) => one.model === plan.card.model && alike(one));
+  const card = known.find((one) => one.cards.includes(plan.card.label) && alike(one));
   if (card === undefined) return null;
   const parts = [...card.stages];
   if (thinks) {

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from acestep.checkpoints.lm import LanguageModel, build_lm
+from acestep.checkpoints.lm import LanguageModel, build_lm, quantize_lm
 from acestep.devices.accelerator import CudaDevice
 from acestep.devices.base import Recording
 from acestep.devices.graphs import RECORDING_BYTES, GraphRecorder, GraphRecording
+from acestep.devices.triton_kernel import TritonKernel
+from acestep.knobs import Quantization
+from acestep.lm import int8_product
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.job import Job
 from calibrate.probes.simulated.full_size_lm import FirstAllowed
@@ -26,11 +30,13 @@ CODES = range(150_000, 214_000)
 STEPS = 60
 
 
-def _model(device: CudaDevice) -> LanguageModel:
+def _model(device: CudaDevice, quantization: Quantization | None = None) -> LanguageModel:
     """The 0.6B model on a card."""
     made = build_lm("dummy", "acestep-5Hz-lm-0.6B", dtype=torch.bfloat16, materialise="meta")
     made.module.to_empty(device=device.torch_device)
     made.module.lm_head.weight = made.module.model.embed_tokens.weight
+    if quantization is not None:
+        quantize_lm(made, quantization)
     return made
 
 
@@ -92,6 +98,33 @@ def test_one_graph_takes_all_steps_and_what_is_planned(
     songs: int, model: LanguageModel, repeats: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _require_within_plan(model, CudaDevice(), songs, repeats, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def int8_model() -> LanguageModel:
+    return _model(CudaDevice(), Quantization.INT8)
+
+
+@pytest.mark.parametrize("songs", [1, 8])
+def test_int8_weights_that_are_not_unpacked_take_no_more_than_is_planned(
+    songs: int, int8_model: LanguageModel, repeats: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _require_within_plan(int8_model, CudaDevice(), songs, repeats, monkeypatch)
+
+
+def test_without_the_kernel_int8_weights_are_not_recorded_and_nothing_of_the_attempt_stays(
+    int8_model: LanguageModel, repeats: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(int8_product, "_kernel", TritonKernel("planning"))
+    monkeypatch.setitem(sys.modules, "acestep.lm.int8_kernel", None)
+    with caplog.at_level(logging.WARNING):
+        tried = _written(int8_model, CudaDevice(), 1)
+    assert repeats == []
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(CudaDevice, "can_record", lambda self: False)
+    launched = _written(int8_model, CudaDevice(), 1)
+    print(f"\n{(tried - launched) / MIB:.1f} MiB more for the attempt")  # noqa: T201
+    assert tried <= launched
 
 
 def test_a_second_card_records_too(repeats: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,144 @@
+"""A speed belongs to one chip in one form: every spelling of a name finds it, and no other card does."""
+
+import re
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from acestep.errors import UsageError
+from acestep.hardware.card_chips import LAPTOP_SIZES, chip_of, is_laptop, is_same_card
+from acestep.hardware.card_sizes import CATALOGUE, sizes_in
+from acestep.limits.capabilities import AMPERE
+from calibrate.timing.cards import CardSpeed, card_speed, known_cards, notes_on
+
+CARDS = st.sampled_from(known_cards())
+MAKERS = ("", "NVIDIA ", "NVIDIA GeForce ", "Tesla ", "nvidia  geforce ")
+FORMS = (
+    *("SUPER", "Ti", "D", "Laptop GPU", "Laptop", "Mobile", "Max-Q", "with Max-Q Design", "Ada Generation", "SFF"),
+    *("NVL", "PCIe", "Server Edition", "Max-Q Workstation Edition", "MIG 1g.5gb", "MIG 3g.40gb", "limited to 8 GiB"),
+)
+
+
+def reported(card: CardSpeed) -> list[str]:
+    """The card's name as drivers write it."""
+    name = card.name
+    for ours, theirs in ((" Laptop", " Laptop GPU"), (" Max-Q", " with Max-Q Design"), (" Ada", " Ada Generation")):
+        name = name.replace(ours, theirs)
+    edition = name.replace("Blackwell", "Blackwell Workstation Edition")
+    return [name, name.replace(" Laptop GPU", " Mobile"), edition]
+
+
+def answer(name: str, size_gib: float | None) -> CardSpeed | str:
+    """The card of a name, or the sentence that refuses it."""
+    try:
+        return card_speed(name, size_gib)
+    except UsageError as refused:
+        return str(refused)
+
+
+@given(CARDS, st.sampled_from(MAKERS), st.integers(0, 2), st.sampled_from((str, str.lower, str.upper)))
+def test_every_spelling_of_a_card_finds_it(card: CardSpeed, maker: str, which: int, cased: type[str]) -> None:
+    name = cased(f"{maker}{reported(card)[which]}")
+    assert card_speed(name, card.vram_gib) is card
+    assert is_same_card(card.name, name, card.vram_gib)
+    sized = name if sizes_in(name) else f"{name} {card.vram_gib:g}GB"
+    assert card_speed(sized) is card
+    assert card_speed(name).vram_gib == card.vram_gib or not sizes_in(card.name)
+
+
+@given(CARDS, st.sampled_from(FORMS), st.booleans())
+def test_a_card_in_another_form_is_never_taken_for_it(card: CardSpeed, form: str, sized: bool) -> None:
+    assume(not chip_of(form) <= chip_of(card.name))
+    name = f"NVIDIA GeForce {card.name} {form}"
+    size = card.vram_gib if sized else None
+    found = answer(name, size)
+    if isinstance(found, str):
+        assert card.name in found, "the card that is like it is offered"
+        assert "doctor --measure" in found
+    else:
+        assert found is not card
+        assert chip_of(found.name, found.vram_gib) == chip_of(name, size)
+    assert not is_same_card(card.name, name, card.vram_gib)
+
+
+@given(CARDS, st.integers(1, 200))
+def test_a_card_of_another_size_is_never_taken_for_it(card: CardSpeed, size: int) -> None:
+    found = answer(re.sub(r"\d+GB", "", card.name), size)
+    assert card.name in found if isinstance(found, str) else found.vram_gib == size
+
+
+def test_no_two_cards_are_one_chip_of_one_size() -> None:
+    known = [(chip_of(card.name, card.vram_gib), card.vram_gib) for card in known_cards()]
+    assert len(known) == len(set(known))
+
+
+@pytest.mark.parametrize("model", LAPTOP_SIZES)
+def test_a_size_that_only_laptops_have_is_sold_and_no_desktop_card_has_it(model: str) -> None:
+    assert set(LAPTOP_SIZES[model]) <= set(CATALOGUE[model])
+    assert all(is_laptop(f"{model} {size} GB") for size in LAPTOP_SIZES[model])
+    for card in known_cards():
+        if chip_of(card.name) == frozenset(model.split()):
+            assert card.vram_gib not in LAPTOP_SIZES[model]
+
+
+@pytest.mark.parametrize(
+    ("reported", "known"),
+    [
+        ("NVIDIA GeForce RTX 3060 Laptop GPU", "RTX 3060 Laptop"),
+        ("NVIDIA GeForce RTX 3060", "RTX 3060"),
+        ("NVIDIA GeForce RTX 3050 6GB Laptop GPU", "RTX 3050 6GB Laptop"),
+        ("NVIDIA GeForce RTX 4060 Ti", "RTX 4060 Ti"),
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", "RTX 4070 Ti SUPER"),
+        ("RTX4070Ti", "RTX 4070 Ti"),
+        ("RTX 4050", "RTX 4050 Laptop"),
+        ("RTX 4090 16 GB", "RTX 4090 Laptop"),
+        ("NVIDIA RTX A2000 12GB", "RTX A2000 12GB"),
+        ("NVIDIA RTX A2000", "RTX A2000"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
+        ("NVIDIA A100 80GB PCIe", "A100 PCIe 80GB"),
+        ("NVIDIA A100-PCIE-40GB", "A100 PCIe 40GB"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H100 80GB HBM3", "H100 80GB"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA RTX 4000 Ada Generation", "RTX 4000 Ada"),
+        ("NVIDIA RTX 4000 SFF Ada Generation", "RTX 4000 SFF Ada"),
+        ("Quadro RTX 4000", "Quadro RTX 4000"),
+        ("Quadro RTX 5000 with Max-Q Design", "Quadro RTX 5000 Max-Q"),
+        ("NVIDIA GeForce RTX 2080 Super with Max-Q Design", "RTX 2080 SUPER Max-Q"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000 Blackwell"),
+        ("RTX PRO 6000", "RTX PRO 6000 Blackwell"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", None),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA H100 NVL", None),
+        ("NVIDIA A10G", None),
+        ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", None),
+        ("GRID T4-16Q", None),
+        ("NVIDIA GeForce RTX 3060 limited to 6 GiB", None),
+    ],
+)
+def test_names_as_drivers_report_them_find_their_own_card_or_none(reported: str, known: str | None) -> None:
+    if known is not None:
+        assert card_speed(reported).name == known
+        return
+    with pytest.raises(UsageError, match="which are other cards"):
+        card_speed(reported)
+
+
+def test_a_name_that_is_like_none_is_refused_with_all_known_ones() -> None:
+    with pytest.raises(UsageError, match="known cards are") as refused:
+        card_speed("GT 710")
+    assert all(card.name in str(refused.value) for card in known_cards())
+
+
+@given(CARDS)
+def test_an_estimate_says_what_it_depends_on_and_what_it_is_not_for(card: CardSpeed) -> None:
+    notes = " ".join(notes_on(card))
+    assert (card.source in notes) == ("power" in notes) == is_laptop(card.name)
+    assert not is_laptop(card.name) or " W" in card.source, "its source says the power"
+    assert ("float32" in notes.replace(card.source, "")) == (card.compute_capability < AMPERE)
+    measured = msgspec.structs.replace(card, source="card.json")
+    assert "power" not in " ".join(notes_on(measured)), "a measured card had the power that it has"
