@@ -55,24 +55,52 @@ def packed_product(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer without bias whose weight is packed; it has no parameters."""
+    """A linear layer without bias: some columns of what a packed `weight` makes of rows, which layers may share.
 
-    def __init__(self, linear: nn.Linear) -> None:
+    It has no parameters.
+    """
+
+    def __init__(self, weight: Tensor, columns: range) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight = packed_weight(linear.weight)
+        self.weight = weight
+        self.columns = columns
+        self.out_features = len(columns)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return packed_product(rows, self.weight)
+        return packed_product(rows, self.weight)[..., self.columns.start : self.columns.stop]
+
+
+TOGETHER: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers of one parent that are given the same rows: packed as one, they are one product, with the same bits."""
 
 
 def pack_layers(model: nn.Module) -> None:
     """Replace the linear layers of `model` that can be packed, one after the other."""
     for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            weight: Any = getattr(layer, "weight", None)
-            if isinstance(layer, nn.Linear) and layer.bias is None and is_plain(weight) and can_pack(weight):
-                setattr(parent, name, PackedLinear(layer))
+        names = [name for name, _ in parent.named_children()]
+        groups = [group for group in TOGETHER if set(group) <= set(names)]
+        alone = [(name,) for name in names if not any(name in group for group in groups)]
+        for group in (*groups, *alone):
+            _pack(parent, group)
+
+
+def _pack(parent: nn.Module, names: Sequence[str]) -> None:
+    layers: list[Any] = [getattr(parent, name) for name in names]
+    if not all(isinstance(layer, nn.Linear) and layer.bias is None and is_plain(layer.weight) for layer in layers):
+        return
+    weight = torch.cat([layer.weight for layer in layers]) if len(layers) > 1 else layers[0].weight
+    if can_pack(weight):
+        made, first = packed_weight(weight), 0
+        for name, layer in zip(names, layers, strict=True):
+            setattr(parent, name, PackedLinear(made, range(first, first + layer.out_features)))
+            first += layer.out_features
+
+
+def packed_together(layers: Sequence[nn.Module]) -> Tensor | None:
+    """Return the packed weight of all these layers and no others, None if they have none."""
+    weights = [layer.weight for layer in layers if isinstance(layer, PackedLinear)]
+    shared = len(weights) == len(layers) and all(weight is weights[0] for weight in weights)
+    return weights[0] if shared else None
 
 
 class Head:

@@ -1,5 +1,6 @@
 """Packed weights: the same products and the same tokens, in place of the weights that they are made of."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,17 @@ from acestep.knobs import Knobs, Quantization
 from acestep.lm import language
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.language import Language
-from acestep.lm.packed import OFTEN, Head, PackedLinear, can_pack, pack_layers, packed_product, packed_weight
+from acestep.lm.packed import (
+    OFTEN,
+    TOGETHER,
+    Head,
+    PackedLinear,
+    can_pack,
+    pack_layers,
+    packed_product,
+    packed_together,
+    packed_weight,
+)
 from acestep.lm.products import LARGE
 from tests.grammars import Counted, job_of
 from tests.tiny_planner import unheard, write_planner
@@ -80,6 +91,25 @@ def test_packed_weights_take_the_place_of_the_others() -> None:
     kept = {name for name, weight in model.named_parameters() if weight.dim() == 1 or "embed" in name}
     pack_layers(model)
     assert {name for name, _ in model.named_parameters()} == kept
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_layers_that_read_the_same_rows_share_a_weight_and_each_has_its_own_columns(dtype: torch.dtype) -> None:
+    model = _model(dtype).module.model
+    plain = copy.deepcopy(model)
+    pack_layers(model)
+    for layer, before in zip(model.layers, plain.layers, strict=True):
+        for parent, names in ((layer.self_attn, TOGETHER[0]), (layer.mlp, TOGETHER[1])):
+            layers = [getattr(parent, name) for name in names]
+            assert packed_together(layers) is layers[0].weight
+            assert packed_together([*layers, layer.self_attn.o_proj]) is None
+            for name, packed in zip(names, layers, strict=True):
+                linear = getattr(before.self_attn if parent is layer.self_attn else before.mlp, name)
+                rows = torch.randn(3, LARGE).to(dtype)
+                expected = linear(rows)
+                assert packed(rows).shape == expected.shape == (3, packed.out_features)
+                assert (packed(rows) - expected).norm() <= LARGE**0.5 * torch.finfo(dtype).eps * expected.norm()
+    assert packed_together([nn.Linear(3, 3)]) is None
 
 
 def test_only_large_weights_of_a_linear_layer_s_own_are_packed() -> None:
