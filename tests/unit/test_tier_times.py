@@ -6,12 +6,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from acestep.cli.show import tiers_markdown
+from acestep.cli.show_times import NO_USUAL_CARD
 from acestep.evidence import Evidence, EvidenceKind
 from acestep.knobs import Variant
+from acestep.locale_text import LANGUAGES
 from acestep.song_times import LENGTHS_S
 from acestep.stage import Stage
 from acestep.tiers import load_tiers
 from calibrate.record.measurement import load_measurement
+from calibrate.report.guide_times import tiers_without_times
+from calibrate.report.real_cards import real_cards
+from calibrate.report.words import words_of
 from calibrate.table.merge import build_table
 from calibrate.timing.cards import CardUse, known_cards
 from calibrate.timing.tier_cards import made_from
@@ -44,6 +50,19 @@ def test_every_tier_with_cards_of_known_speed_has_times_and_a_slower_card_takes_
             assert short * LENGTHS_S[1] / LENGTHS_S[0] == pytest.approx(long, rel=0.05)
     by_name = {card.card: card for times in entry.times.values() for card in times.cards}
     assert by_name["RTX 3090"].stages[Stage.DENOISE] > by_name["RTX 4090"].stages[Stage.DENOISE]
+
+
+def test_a_tier_without_times_is_one_that_no_card_is_in_and_the_pages_say_so() -> None:
+    table = load_tiers(TIERS_FOLDER / "generated_tiers.json")
+    for variant in table.variants.values():
+        without = [tier for tier in variant.tiers if tier.id not in variant.times]
+        assert not [real.label for real in real_cards() for tier in without if real.card.nameplate_gib in tier.vram_gib]
+        for line, tier in zip(tiers_markdown(variant).splitlines()[2:], variant.tiers, strict=True):
+            assert (NO_USUAL_CARD in line) == (tier in without)
+        for language in LANGUAGES:
+            words = words_of(language)
+            told = tiers_without_times(variant, words)
+            assert [tier for tier in variant.tiers if words.tier(tier) in told] == without
 
 
 def test_times_are_kept_until_what_they_follow_from_changes() -> None:
