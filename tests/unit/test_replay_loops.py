@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.units import KIB, MIB, ceil_div
 from calibrate.probes.simulated.loops import MIN_PERIOD, MIN_TURNS, Loop, find_loops
-from calibrate.probes.simulated.replay import ReplayResult, _Player, replay, smallest_cap
+from calibrate.probes.simulated.replay import Player, ReplayResult, replay, smallest_cap
 from calibrate.probes.simulated.trace import Trace
 
 SIZES = (700, MIB // 2, MIB, MIB + 1, 2 * MIB, 3 * MIB, 9 * MIB, 12 * MIB, 13 * MIB, 21 * MIB, 33 * MIB)
@@ -61,7 +61,7 @@ def interesting_caps(trace: Trace) -> list[int]:
 
 def outcome(trace: Trace, cap: int, loops: Sequence[Loop]) -> tuple[ReplayResult, tuple[int, ...]]:
     """What a replay reports, and the state of the allocator it leaves."""
-    player = _Player(trace, cap)
+    player = Player(trace, cap)
     return player.play(loops), player._layout()
 
 

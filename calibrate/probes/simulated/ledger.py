@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from calibrate.probes.simulated.kernels import Workspaces
 from calibrate.probes.simulated.meta_results import MetaResults
+from calibrate.probes.simulated.recording import Recording
 from calibrate.probes.simulated.trace import ALLOWANCE, WORKSPACE
 from calibrate.probes.simulated.work_counter import CONVOLUTIONS, NOTHING, PRODUCTS, Counts, operation, tensors_in
 
@@ -35,6 +36,13 @@ class Sink(Protocol):
 
     def free(self, block: int) -> None:
         """The storage with the number `block` was freed."""
+        ...
+
+    def play(self, recording: Recording) -> dict[int, int]:
+        """A call did again what was recorded; return the numbers of the blocks that it left alive.
+
+        May raise `torch.OutOfMemoryError`, and then it did nothing.
+        """
         ...
 
 

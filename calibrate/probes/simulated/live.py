@@ -5,6 +5,7 @@ from collections import deque
 import torch
 
 from calibrate.probes.simulated.allocator import NO_CAP, Block, CachingAllocator, SimulatedOutOfMemoryError
+from calibrate.probes.simulated.recording import Recording, repeated_one_by_one
 from calibrate.probes.simulated.trace import ALLOWANCE
 
 
@@ -54,6 +55,10 @@ class LiveBook:
         self._gone.append(block)
         if not self._busy:
             self._take_back()
+
+    def play(self, recording: Recording) -> dict[int, int]:
+        """Do again what a call did; return the blocks that are still alive. Undone if one of them does not fit."""
+        return repeated_one_by_one(self, recording.events)
 
     def _take_back(self) -> None:
         self._busy = True

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from acestep.memory.tensors import slots
 from calibrate.probes.simulated.ledger import Ledger, Sink
+from calibrate.probes.simulated.recording import Event, Recording, repeated_one_by_one
 from calibrate.probes.simulated.work_counter import Counts
 
 RESULT = -1
@@ -37,21 +38,13 @@ class UnlikeCallsError(RuntimeError):
     """Two calls that look identical take different memory."""
 
 
-class Event(NamedTuple):
-    """One allocation (`n_bytes` >= 0) or free (`n_bytes` < 0) of a region; a block is numbered by its allocation."""
-
-    block: int
-    n_bytes: int
-    owner: str
-
-
 class Region(NamedTuple):
     """The effect of one call: its events, and its result as a new tensor (layout and block) or one of its arguments.
 
     `multiplies`: it contains a matrix product; the first product of a run allocates a workspace that stays.
     """
 
-    events: tuple[Event, ...]
+    events: Recording
     work: Counts
     multiplies: bool
     argument: int
@@ -95,25 +88,13 @@ class Tape:
             if not self._depth:
                 self._written.clear()
 
-    def play(self, events: Sequence[Event]) -> dict[int, int]:
+    def play(self, events: Recording) -> dict[int, int]:
         """Repeat recorded events; return the sink's numbers of the blocks that are still alive.
 
         Undone if the sink refuses.
         """
-        # Outside a recording the sink is called directly: most allocations of a trace are repeated ones.
-        alloc, free = (self.alloc, self.free) if self._depth else (self._sink.alloc, self._sink.free)
-        alive: dict[int, int] = {}
-        try:
-            for block, n_bytes, owner in events:
-                if n_bytes >= 0:
-                    alive[block] = alloc(n_bytes, owner)
-                else:
-                    free(alive.pop(block))
-        except BaseException:
-            for block in alive.values():
-                free(block)
-            raise
-        return alive
+        # Most allocations of a trace are repeated ones, and outside a recording the sink takes them in one go.
+        return repeated_one_by_one(self, events.events) if self._depth else self._sink.play(events)
 
 
 class Regions:
@@ -214,12 +195,12 @@ class Memo:
                 return None
         for index, leaf in enumerate(leaves):
             if leaf is result:
-                return None if alive else Region(tuple(numbered), work, multiplies, index, 0, (), (), result.dtype)
+                return None if alive else Region(Recording(numbered), work, multiplies, index, 0, (), (), result.dtype)
         block = self._ledger.block_of(result)
         if alive.keys() != {block} or result.storage_offset():
             return None
         shape, stride = tuple(result.shape), result.stride()
-        return Region(tuple(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
+        return Region(Recording(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
 
     def _signature(self, module: nn.Module) -> tuple[Any, ...]:
         """The inputs that decide a module's allocations: the layouts of its weights, and its attention window."""
@@ -269,7 +250,8 @@ def _holders(leaf: Any) -> tuple[int, int]:
 
 def _difference(module: str, known: Region, found: Region | None) -> str:
     def allocated(region: Region) -> str:
-        return f"{sum(max(event.n_bytes, 0) for event in region.events):,} bytes in {len(region.events)} events"
+        events = region.events.events
+        return f"{sum(max(event.n_bytes, 0) for event in events):,} bytes in {len(events)} events"
 
     if found is not None and found.events == known.events:
         return (

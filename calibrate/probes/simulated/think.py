@@ -33,8 +33,8 @@ from acestep.request import Request
 from acestep.stage import Stage
 from acestep.units import Progress
 from calibrate.probes.rehearsal import Rehearsal, first_allowed, stretched
-from calibrate.probes.simulated.decoding import Played
 from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
+from calibrate.probes.simulated.played import Played
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, stage_trace, stage_usage
 from calibrate.probes.simulated.work_counter import WorkCounter

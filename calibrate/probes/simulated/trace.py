@@ -6,15 +6,18 @@ whatever the cap, and no smaller cap can fit.
 """
 
 from array import array
+from bisect import bisect_left, insort
 from collections.abc import Collection
-from heapq import heappop, heappush
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from calibrate.probes.simulated.allocator import MIN_BLOCK
+
+if TYPE_CHECKING:
+    from calibrate.probes.simulated.recording import Recording
 
 FREE: Final = -1
 BEGIN: Final = -2
@@ -53,6 +56,7 @@ class Trace:
         self.n_slots = 0
         self._owner_numbers: dict[str, int] = {}
         self._live: set[int] = set()
+        # Negative and in order, so that the lowest free slot is the last: taking it is cheap.
         self._free_slots: list[int] = []
         self._open_stage: int | None = None
 
@@ -64,16 +68,12 @@ class Trace:
         if n_bytes < 0:
             raise ValueError(f"an allocation of {n_bytes} bytes: a size cannot be negative")
         if self._free_slots:
-            slot = heappop(self._free_slots)
+            slot = -self._free_slots.pop()
         else:
             slot = self.n_slots
             self.n_slots += 1
         self._live.add(slot)
-        number = self._owner_numbers.get(owner)
-        if number is None:
-            number = self._owner_numbers[owner] = len(self.owner_names)
-            self.owner_names.append(owner)
-        self._record(n_bytes, slot, number)
+        self._record(n_bytes, slot, self._owner_number(owner))
         return slot
 
     def free(self, slot: int) -> None:
@@ -81,8 +81,31 @@ class Trace:
         if slot not in self._live:
             raise ValueError(f"free of allocation {slot}, which is not live: it was freed before or never made")
         self._live.remove(slot)
-        heappush(self._free_slots, slot)
+        insort(self._free_slots, -slot)
         self._record(FREE, slot)
+
+    def play(self, recording: "Recording") -> dict[int, int]:
+        """Record all events of a region again, in one go; return the ids of its blocks that are still alive.
+
+        The region never has more blocks than its width at once, and frees only its own. So it takes the lowest free
+        slots in the order in which it would take those of an empty trace.
+        """
+        columns = recording.columns
+        free = self._free_slots
+        if (more := columns.width - len(free)) > 0:
+            free[:0] = range(1 - self.n_slots - more, 1 - self.n_slots)
+            self.n_slots += more
+        lowest = np.array(free[len(free) - columns.width :][::-1], dtype=np.int64)
+        numbers = np.array([self._owner_number(name) for name in columns.owner_names], dtype=np.int16)
+        self.sizes.frombytes(columns.sizes.tobytes())
+        self.slots.frombytes((-lowest[columns.slots]).tobytes())
+        # The event of a free has no owner, which is 0.
+        self.owners.frombytes(np.where(columns.sizes >= 0, numbers[columns.owners], 0).astype(np.int16).tobytes())
+        alive = {block: -int(lowest[slot]) for block, slot in columns.alive.items()}
+        for slot in alive.values():
+            self._live.add(slot)
+            del free[bisect_left(free, -slot)]
+        return alive
 
     def begin_stage(self, name: str) -> None:
         """Open a stage. Stages do not nest, and a trace contains a name once."""
@@ -108,6 +131,13 @@ class Trace:
     def ask(self) -> None:
         """Record that the run asked for the free bytes: under another cap it may have continued differently."""
         self._record(ASK, 0)
+
+    def _owner_number(self, owner: str) -> int:
+        number = self._owner_numbers.get(owner)
+        if number is None:
+            number = self._owner_numbers[owner] = len(self.owner_names)
+            self.owner_names.append(owner)
+        return number
 
     def _record(self, size: int, slot: int, owner: int = 0) -> None:
         self.sizes.append(size)

@@ -12,7 +12,8 @@ from acestep.request import DecodePath
 from acestep.result import Result
 from acestep.stage import Stage
 from calibrate.probes.simulated.allocator import NO_CAP
-from calibrate.probes.simulated.decoding import Attempt, DecodeLadder, Played
+from calibrate.probes.simulated.decoding import Attempt, DecodeLadder
+from calibrate.probes.simulated.played import Played
 from calibrate.probes.simulated.trace import ALLOWANCE, ASK, StageUsage, Trace, stage_usage, stages
 
 NO_ROOM: Final = 0
@@ -36,7 +37,7 @@ class TracedRun:
         """Return what the stages held in an attempt, independent of the cap."""
         key = (attempt.path, attempt.tile)
         if key not in self._usage:
-            self._usage[key] = stage_usage(attempt.played.trace, uncounted=(ALLOWANCE,))
+            self._usage[key] = stage_usage(self.ladder.played(*key).trace, uncounted=(ALLOWANCE,))
         return self._usage[key]
 
 
