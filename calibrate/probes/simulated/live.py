@@ -21,6 +21,7 @@ class LiveBook:
         self.allocator = CachingAllocator(cap_bytes)
         self._blocks: dict[int, Block] = {}
         self._allowances: dict[int, int] = {}
+        self._allowed = 0
         self._gone: deque[int] = deque()
         self._busy = False
         self._next = 0
@@ -29,7 +30,7 @@ class LiveBook:
     @property
     def counted_bytes(self) -> int:
         """Bytes of live tensors and the matrix-product workspace."""
-        return self.allocator.allocated - sum(self._allowances.values())
+        return self.allocator.allocated - self._allowed
 
     def alloc(self, n_bytes: int, owner: str) -> int:
         """Return a block for a storage; raise `torch.OutOfMemoryError` if it does not fit under the cap."""
@@ -44,6 +45,7 @@ class LiveBook:
             self._blocks[self._next] = block
             if owner == ALLOWANCE:
                 self._allowances[self._next] = block.size
+                self._allowed += block.size
             self._peak = max(self._peak, self.counted_bytes)
             return self._next
         finally:
@@ -64,7 +66,7 @@ class LiveBook:
         self._busy = True
         while self._gone:
             block = self._gone.popleft()
-            self._allowances.pop(block, None)
+            self._allowed -= self._allowances.pop(block, 0)
             self.allocator.free(self._blocks.pop(block))
         self._busy = False
 
