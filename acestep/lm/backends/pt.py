@@ -58,7 +58,7 @@ class PtBackend:
     @torch.no_grad()
     def rehearse(self, jobs: Sequence[Job]) -> None:
         """Process the prompts and take two steps at the end of the cache, where most tokens are allowed."""
-        drafts = [_widest(job) for job in jobs]
+        drafts = _widest(jobs)
         with self._use():
             cache = Cache(jobs, self._model.module.config, self._model.dtype, self._device.torch_device)
             decoder = Decoder(self._model.module, self._device, cache.longest, self._products)
@@ -130,13 +130,24 @@ class PtBackend:
         return prefill_tokens(self._device.free_bytes(), needed)
 
 
-def _widest(job: Job) -> Draft:
-    """Advance a job to the state where most tokens are allowed, writing the first allowed token at each step."""
+def _widest(jobs: Sequence[Job]) -> list[Draft]:
+    """Advance jobs to the state where most tokens are allowed, writing the first allowed token at each step."""
+    drafts: list[Draft] = []
+    followed, steps = None, 0
+    for job in jobs:
+        # The songs of a request share a grammar, and following it takes long.
+        if followed is None or job.grammar is not followed.grammar or job.max_tokens != followed.max_tokens:
+            followed, steps = job, _steps_to_widest(job)
+        draft = Draft(job)
+        for _ in range(steps):
+            draft.append(draft.allowed.spans[0].start)
+        drafts.append(draft)
+    return drafts
+
+
+def _steps_to_widest(job: Job) -> int:
     draft, choices = Draft(job), []
     while not draft.done:
         choices.append(sum(map(len, draft.allowed.spans)))
         draft.append(draft.allowed.spans[0].start)
-    draft = Draft(job)
-    for _ in range(choices.index(max(choices))):
-        draft.append(draft.allowed.spans[0].start)
-    return draft
+    return choices.index(max(choices))

@@ -5,7 +5,7 @@ storage to a sink; the free of a storage is reported when its last tensor is del
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, UntypedStorage
+from torch._C import _DisableTorchDispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -190,6 +191,17 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         storage = tensor.untyped_storage()
         key = storage._cdata
         self._live[key] = Held(block, storage.nbytes(), weakref.ref(storage, lambda _: self._forget(key)))
+
+    def new(self, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype, owner: str) -> Tensor:
+        """Return a new tensor of an owner as `empty_strided` would, without the way through an operation: it is long.
+
+        May raise `torch.OutOfMemoryError`.
+        """
+        with _DisableTorchDispatch():
+            tensor = torch.empty_strided(shape, stride, dtype=dtype, device=self._device_type)
+        if n_bytes := tensor.untyped_storage().nbytes():
+            self.bind(tensor, self._sink.alloc(n_bytes, owner))
+        return tensor
 
     def knows(self, tensor: Tensor) -> bool:
         """Whether the tensor's storage has been reported."""

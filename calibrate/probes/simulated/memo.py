@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
+from torch._C import _DisableTorchDispatch
 from torch.utils._pytree import tree_leaves
 
 from acestep.memory.tensors import slots
@@ -173,7 +173,7 @@ class Memo:
         self._ledger.workspaces.work.add(region.work)
         if region.argument != RESULT:
             return leaves[region.argument]
-        with _disable_current_modes():
+        with _DisableTorchDispatch():
             result = torch.empty_strided(region.shape, region.stride, dtype=region.dtype, device="meta")
         self._ledger.bind(result, alive[region.block])
         return result
