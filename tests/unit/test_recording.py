@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.probes.simulated.recording import Event, Recording, repeated_one_by_one
-from calibrate.probes.simulated.trace import Trace
+from calibrate.probes.simulated.recording import Event, Recording
+from calibrate.probes.simulated.trace import FEW_EVENTS, Trace
 
-OPERATIONS = st.lists(st.integers(-20, 4000), max_size=40)
+OPERATIONS = st.lists(st.integers(-20, 4000), max_size=3 * FEW_EVENTS)
 """Bytes to allocate; a negative number frees one of the live blocks."""
 
 OWNERS = ("activations", "latents", "weights")
@@ -27,7 +27,7 @@ def recorded(operations: list[int]) -> Recording:
 def begun(operations: list[int]) -> tuple[Trace, list[int]]:
     """A trace whose free slots have gaps, and its live blocks."""
     trace = Trace()
-    return trace, list(repeated_one_by_one(trace, recorded(operations).events).values())
+    return trace, list(recorded(operations).onto(trace).values())
 
 
 def state(trace: Trace) -> object:
@@ -40,7 +40,7 @@ def test_all_events_at_once_leave_the_trace_that_one_after_another_leaves(before
     recording = recorded(region)
     for turn in range(3):
         alive = at_once.play(recording)
-        assert alive == repeated_one_by_one(one_by_one, recording.events)
+        assert alive == recording.onto(one_by_one)
         # What a region leaves, and what was there before, is freed as usual.
         for block in [*alive.values(), *held[turn : turn + 1]]:
             at_once.free(block)

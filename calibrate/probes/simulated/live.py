@@ -5,7 +5,7 @@ from collections import deque
 import torch
 
 from calibrate.probes.simulated.allocator import NO_CAP, Block, CachingAllocator, SimulatedOutOfMemoryError
-from calibrate.probes.simulated.recording import Recording, repeated_one_by_one
+from calibrate.probes.simulated.recording import Recording
 from calibrate.probes.simulated.trace import ALLOWANCE
 
 
@@ -60,7 +60,7 @@ class LiveBook:
 
     def play(self, recording: Recording) -> dict[int, int]:
         """Do again what a call did; return the blocks that are still alive. Undone if one of them does not fit."""
-        return repeated_one_by_one(self, recording.events)
+        return recording.onto(self)
 
     def _take_back(self) -> None:
         self._busy = True

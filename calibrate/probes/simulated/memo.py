@@ -13,10 +13,10 @@ sample of the calls that it could repeat, and compares them with their recording
 import random
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FunctionType
-from typing import Any, NamedTuple
+from types import FunctionType, NoneType
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,16 @@ from torch.utils._pytree import tree_leaves
 
 from acestep.memory.tensors import slots
 from calibrate.probes.simulated.ledger import Ledger, Sink
-from calibrate.probes.simulated.recording import Event, Recording, repeated_one_by_one
+from calibrate.probes.simulated.recording import Event, Recording
 from calibrate.probes.simulated.work_counter import Counts
 
 RESULT = -1
+
+_PLAIN: Final = (Tensor, int, float, str, NoneType)
+"""What calls of other runs can get too."""
+
+_ALONE: Final = frozenset({Tensor, nn.Parameter, int, float, bool, str, NoneType, FunctionType})
+"""Types of which nothing is a container."""
 
 CHECKED_EVERY = 32
 """One of this many repeated calls is computed, where calls are checked."""
@@ -94,7 +100,7 @@ class Tape:
         Undone if the sink refuses.
         """
         # Most allocations of a trace are repeated ones, and outside a recording the sink takes them in one go.
-        return repeated_one_by_one(self, events.events) if self._depth else self._sink.play(events)
+        return events.onto(self) if self._depth else self._sink.play(events)
 
 
 class Regions:
@@ -102,7 +108,8 @@ class Regions:
 
     def __init__(self, sample: random.Random | None = None) -> None:
         self.by_call: dict[object, Region] = {}
-        self.signatures: weakref.WeakKeyDictionary[nn.Module, tuple[Any, ...]] = weakref.WeakKeyDictionary()
+        self.signatures: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+        self.numbers: dict[tuple[Any, ...], int] = {}
         self._sample = sample
 
     def is_checked(self) -> bool:
@@ -139,8 +146,8 @@ class Memo:
 
     def _memoised(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            leaves = tree_leaves((args, kwargs))
-            lasting = all(leaf is None or isinstance(leaf, Tensor | int | float | str) for leaf in leaves)
+            leaves = [*_leaves(args), *_leaves(kwargs.values())] if kwargs else _leaves(args)
+            lasting = all(isinstance(leaf, _PLAIN) for leaf in leaves)
             regions = self._known.by_call if lasting else self._here
             key = (original, self._ledger.owner, self._signature(module), tuple(map(self._layout, leaves)))
             region = regions.get(key)
@@ -202,11 +209,11 @@ class Memo:
         shape, stride = tuple(result.shape), result.stride()
         return Region(Recording(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
 
-    def _signature(self, module: nn.Module) -> tuple[Any, ...]:
-        """The inputs that decide a module's allocations: the layouts of its weights, and its attention window."""
-        signatures = self._known.signatures
-        if module not in signatures:
-            signatures[module] = tuple(
+    def _signature(self, module: nn.Module) -> int:
+        """A number for the inputs that decide a module's allocations: layouts of weights, and the attention window."""
+        number = self._known.signatures.get(module)
+        if number is None:
+            signature = tuple(
                 (
                     type(part),
                     tuple((name, _stored(tensor.data)) for _, name, tensor in slots(part)),
@@ -214,7 +221,10 @@ class Memo:
                 )
                 for part in module.modules()
             )
-        return signatures[module]
+            # A number, because Python computes the hash of a tuple each time that it is looked up.
+            number = self._known.numbers.setdefault(signature, len(self._known.numbers))
+            self._known.signatures[module] = number
+        return number
 
     def _layout(self, leaf: Any) -> Any:
         """Shape and stride of a tensor, the value of a number, the identity of any other object."""
@@ -231,6 +241,17 @@ class Memo:
         """Return the id of an object; while it is kept, no other object can have that id."""
         self._kept[id(thing)] = thing
         return id(thing)
+
+
+def _leaves(values: Iterable[Any]) -> list[Any]:
+    """What is in arguments and in containers among them; most arguments are none."""
+    leaves: list[Any] = []
+    for value in values:
+        if type(value) in _ALONE:
+            leaves.append(value)
+        else:
+            leaves += tree_leaves(value)
+    return leaves
 
 
 def _stored(weight: Tensor) -> tuple[Any, ...]:

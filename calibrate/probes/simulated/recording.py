@@ -29,32 +29,6 @@ class Columns(NamedTuple):
     alive: dict[int, int]
 
 
-class Recording:
-    """The events of a closed region: what is freed in it was allocated in it."""
-
-    def __init__(self, events: Sequence[Event]) -> None:
-        self.events = tuple(events)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Recording) and self.events == other.events
-
-    __hash__ = None  # type: ignore[assignment] # compared by its events, and never looked up
-
-    @cached_property
-    def columns(self) -> Columns:
-        """Its columns, computed when a trace first repeats it."""
-        alone = Trace()
-        alive = repeated_one_by_one(alone, self.events)
-        return Columns(
-            sizes=np.array(alone.sizes, dtype=np.int64),
-            slots=np.array(alone.slots, dtype=np.int64),
-            owners=np.array(alone.owners, dtype=np.int16),
-            owner_names=tuple(alone.owner_names),
-            width=alone.n_slots,
-            alive=alive,
-        )
-
-
 class Taking(Protocol):
     """What can be told of allocations and frees."""
 
@@ -67,18 +41,46 @@ class Taking(Protocol):
         ...
 
 
-def repeated_one_by_one(sink: Taking, events: Sequence[Event]) -> dict[int, int]:
-    """Repeat events; return the sink's numbers of the blocks that are still alive. Undone if the sink refuses."""
-    alloc, free = sink.alloc, sink.free
-    alive: dict[int, int] = {}
-    try:
-        for block, n_bytes, owner in events:
-            if n_bytes >= 0:
-                alive[block] = alloc(n_bytes, owner)
-            else:
-                free(alive.pop(block))
-    except BaseException:
-        for block in alive.values():
-            free(block)
-        raise
-    return alive
+class Recording:
+    """The events of a closed region: what is freed in it was allocated in it."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events = tuple(events)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recording) and self.events == other.events
+
+    __hash__ = None  # type: ignore[assignment] # compared by its events, and never looked up
+
+    def onto(self, sink: Taking) -> dict[int, int]:
+        """Repeat the events one by one; return the sink's numbers of the blocks that are still alive.
+
+        Undone if the sink refuses.
+        """
+        alloc, free = sink.alloc, sink.free
+        alive: dict[int, int] = {}
+        try:
+            for block, n_bytes, owner in self.events:
+                if n_bytes >= 0:
+                    alive[block] = alloc(n_bytes, owner)
+                else:
+                    free(alive.pop(block))
+        except BaseException:
+            for block in alive.values():
+                free(block)
+            raise
+        return alive
+
+    @cached_property
+    def columns(self) -> Columns:
+        """Its columns, computed when a trace first repeats it."""
+        alone = Trace()
+        alive = self.onto(alone)
+        return Columns(
+            sizes=np.array(alone.sizes, dtype=np.int64),
+            slots=np.array(alone.slots, dtype=np.int64),
+            owners=np.array(alone.owners, dtype=np.int16),
+            owner_names=tuple(alone.owner_names),
+            width=alone.n_slots,
+            alive=alive,
+        )

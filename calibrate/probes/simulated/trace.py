@@ -39,6 +39,10 @@ NO_PARTS: Final = frozenset({ALLOWANCE, WORKSPACE, ACTIVATIONS, "prompt", "noise
 """Owners of allocations that are not weights."""
 
 
+FEW_EVENTS: Final = 16
+"""So few are recorded one by one in less time than all at once."""
+
+
 class Trace:
     """Events in order: `sizes` says what happened (bytes of an allocation, or a code), `slots` to which allocation.
 
@@ -90,6 +94,8 @@ class Trace:
         The region never has more blocks than its width at once, and frees only its own. So it takes the lowest free
         slots in the order in which it would take those of an empty trace.
         """
+        if len(recording.events) < FEW_EVENTS:
+            return recording.onto(self)
         columns = recording.columns
         free = self._free_slots
         if (more := columns.width - len(free)) > 0:
