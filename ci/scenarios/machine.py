@@ -40,13 +40,13 @@ from calibrate.probes.simulated.sweep import pieces_of
 from ci.scenarios.card_book import CardBook
 from ci.scenarios.cards import card_of
 from ci.scenarios.reachable import of_modules
-from ci.scenarios.scenario import Scenario, ScenarioResult, ServiceCall
+from ci.scenarios.scenario import EntryPoint, Scenario, ScenarioResult, ServiceCall
 
 OWN_PACKAGE = "acestep"
 """What is judged: it may keep arrays in what it made when it was imported."""
 
-_LARGE_IMPORTS = ("gradio", "starlette", "uvicorn", "transformers")
-"""Libraries of the programs, which have many objects."""
+_LARGE_IMPORTS = {EntryPoint.PAGE: ("gradio", "starlette", "uvicorn"), EntryPoint.SERVER: ("starlette", "uvicorn")}
+"""Libraries of some programs, which have many objects and take seconds to import."""
 
 _THREADS = "threading.Thread._bootstrap_inner"
 
@@ -149,7 +149,7 @@ class Machine:
         components = full_size(self.scenario.variant, None)
         layer = components.text_encoder.layers[0]
         of_qwen = type(layer), type(layer.mlp), type(layer.input_layernorm)
-        for name in _LARGE_IMPORTS:
+        for name in ("transformers", *_LARGE_IMPORTS.get(self.scenario.entry, ())):
             import_module(name)
         # What is there before the program is no garbage of its, and looking at it takes long.
         gc.collect()
