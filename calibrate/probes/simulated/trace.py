@@ -179,6 +179,28 @@ class _Flow(NamedTuple):
     owner: NDArray[np.int64]
 
 
+class _Changes(NamedTuple):
+    """The events of one owner, and what it held after each of them."""
+
+    events: NDArray[np.int64]
+    held: NDArray[np.int64]
+
+    def after(self, event: int) -> int:
+        """What it held after any event."""
+        before = int(np.searchsorted(self.events, event, side="right"))
+        return int(self.held[before - 1]) if before else 0
+
+    def highest(self, start: int, stop: int) -> int:
+        """The most that it held after an event from `start` up to, not including, `stop`."""
+        first, last = np.searchsorted(self.events, (start, stop)).tolist()
+        return max(self.after(start), int(self.held[first:last].max(initial=0)))
+
+
+def _changes_of(flow: _Flow, owner: int) -> _Changes:
+    events = np.flatnonzero(flow.owner == owner)
+    return _Changes(events, np.cumsum(flow.change[events]))
+
+
 def stages(trace: Trace) -> tuple[StageSpan, ...]:
     """The stages in the order they ran; one cut short by an error ends with the trace."""
     sizes = np.array(trace.sizes, dtype=np.int64)
@@ -195,17 +217,17 @@ def stage_usage(trace: Trace, uncounted: Collection[str] = ()) -> tuple[StageUsa
     flow = _flow(trace)
     left_out = [number for number, name in enumerate(trace.owner_names) if name in uncounted]
     live = np.cumsum(np.where(np.isin(flow.owner, left_out), 0, flow.change))
-    by_owner = [np.cumsum(np.where(flow.owner == number, flow.change, 0)) for number in range(len(trace.owner_names))]
+    by_owner = {name: _changes_of(flow, number) for number, name in enumerate(trace.owner_names)}
 
     def shares(event: int) -> dict[str, int]:
-        held = {name: int(own[event]) for name, own in zip(trace.owner_names, by_owner, strict=True)}
+        held = {name: own.after(event) for name, own in by_owner.items()}
         return {name: n_bytes for name, n_bytes in held.items() if n_bytes and name not in uncounted}
 
     usages = []
     for stage in stages(trace):
         window = slice(stage.start, stage.stop)
         peak_at = stage.start + int(np.argmax(live[window]))
-        highest = {name: int(own[window].max()) for name, own in zip(trace.owner_names, by_owner, strict=True)}
+        highest = {name: own.highest(stage.start, stage.stop) for name, own in by_owner.items()}
         usages.append(
             StageUsage(
                 name=stage.name,

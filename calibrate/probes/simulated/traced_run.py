@@ -7,6 +7,8 @@ together. What happens before is the same both ways, so a replay of one tells un
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+
 from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.request import DecodePath
 from acestep.result import Result
@@ -88,7 +90,6 @@ def _trial(trace: Trace) -> int | None:
     """Return the event at which denoising tries to take what it needs more; None where it does not ask before."""
     for stage in stages(trace):
         if stage.name == Stage.DENOISE:
-            for event in range(stage.start, stage.stop):
-                if trace.sizes[event] == ASK:
-                    return event + 1
+            asked = np.flatnonzero(np.array(trace.sizes[stage.start : stage.stop], dtype=np.int64) == ASK)
+            return stage.start + int(asked[0]) + 1 if len(asked) else None
     return None
