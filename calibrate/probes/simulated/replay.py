@@ -144,6 +144,25 @@ class Player:
         return self._events(at, len(self._trace))
 
     def _turns(self, loop: Loop) -> Refusal | None:
+        return self._closed_turns(loop) if loop.closed else self._open_turns(loop)
+
+    def _closed_turns(self, loop: Loop) -> Refusal | None:
+        """Play turns until one takes no new segment: those after it do the same, and change nothing.
+
+        The cache is what the segments have besides the live blocks, and free neighbours are one block. So the state
+        depends on the segments and the live blocks alone, and both are then as they were before the turn.
+        """
+        for turn in range(loop.turns):
+            before = self._allocator.reserved, self._allocator.num_retries
+            start = loop.start + turn * loop.period
+            refusal = self._events(start, start + loop.period)
+            if refusal:
+                return refusal
+            if (self._allocator.reserved, self._allocator.num_retries) == before:
+                return None
+        return None
+
+    def _open_turns(self, loop: Loop) -> Refusal | None:
         """Play turns until one begins in the same state as an earlier one: from there on they repeat."""
         begun: dict[tuple[int, ...], int] = {}
         for turn in range(loop.turns):
