@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
-from itertools import compress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -39,11 +38,8 @@ from calibrate.probes.simulated.prober import REGIONS, full_size
 from calibrate.probes.simulated.sweep import pieces_of
 from ci.scenarios.card_book import CardBook
 from ci.scenarios.cards import card_of
-from ci.scenarios.reachable import of_modules
+from ci.scenarios.main_memory import host_bytes
 from ci.scenarios.scenario import EntryPoint, Scenario, ScenarioResult, ServiceCall
-
-OWN_PACKAGE = "acestep"
-"""What is judged: it may keep arrays in what it made when it was imported."""
 
 _LARGE_IMPORTS = {EntryPoint.PAGE: ("gradio", "starlette", "uvicorn"), EntryPoint.SERVER: ("starlette", "uvicorn")}
 """Libraries of some programs, which have many objects and take seconds to import."""
@@ -55,41 +51,6 @@ LIMITS_S = {1: 40, 2: 30, 4: 20, 8: 10}
 
 MOST_HOST_BYTES = 1024 * GIB
 """Main memory of the machine: nothing is refused for want of it."""
-
-
-_COUNTED = (Tensor, np.ndarray, tuple, msgspec.Struct)
-"""What has bytes in main memory, or may hold such things unseen."""
-
-
-def host_bytes() -> int:
-    """Bytes of the tensors and arrays in main memory that were made since `gc.freeze`, or that `acestep` holds."""
-    found: dict[int, int] = {}
-    seen: set[int] = set()
-    # Not one list display: it would hold itself, and then stay with all that is in it.
-    left = gc.get_objects()
-    left += of_modules(OWN_PACKAGE)
-    kinds: dict[type, type | None] = {}
-    while left:
-        # All at once, and most things by their type alone: there are hundreds of thousands.
-        things, left = [*left, *gc.get_referents(*left)], []
-        types = [*map(type, things)]
-        for kind in {*types} - kinds.keys():
-            kinds[kind] = next((one for one in _COUNTED if issubclass(kind, one)), None)
-        for held in compress(things, map(kinds.__getitem__, types)):
-            counted = kinds[type(held)]
-            if counted is Tensor:
-                if held.device.type == "cpu":
-                    storage = held.untyped_storage()
-                    found[storage.data_ptr()] = storage.nbytes()
-            elif counted is np.ndarray:
-                while isinstance(held.base, np.ndarray):
-                    held = held.base
-                found[held.ctypes.data] = held.nbytes
-            elif not gc.is_tracked(held) and id(held) not in seen:
-                # The collector does not list what can be in no cycle.
-                seen.add(id(held))
-                left.append(held)
-    return sum(found.values())
 
 
 class SilentDevice(SimulatedDevice):

@@ -12,7 +12,7 @@ from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.meta_results import MetaResults
 from calibrate.probes.simulated.operations import about
-from calibrate.probes.simulated.recording import Recording
+from calibrate.probes.simulated.region_events import RegionEvents
 
 aten = torch.ops.aten
 
@@ -30,7 +30,7 @@ class Reports:
     def free(self, block: int) -> None:
         self.sizes.append(-block)
 
-    def play(self, recording: Recording) -> dict[int, int]:
+    def play(self, recording: RegionEvents) -> dict[int, int]:
         return recording.onto(self)
 
 

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from calibrate.probes.simulated.kernels import Workspaces
 from calibrate.probes.simulated.meta_results import MetaResults
 from calibrate.probes.simulated.operations import about
-from calibrate.probes.simulated.recording import Recording
+from calibrate.probes.simulated.region_events import RegionEvents
 from calibrate.probes.simulated.trace import ALLOWANCE, WORKSPACE
 from calibrate.probes.simulated.work_counter import NOTHING, Counts, tensors_in, work_of
 
@@ -40,7 +40,7 @@ class Sink(Protocol):
         """The storage with the number `block` was freed."""
         ...
 
-    def play(self, recording: Recording) -> dict[int, int]:
+    def play(self, recording: RegionEvents) -> dict[int, int]:
         """A call did again what was recorded; return the numbers of the blocks that it left alive.
 
         May raise `torch.OutOfMemoryError`, and then it did nothing.

@@ -5,7 +5,7 @@ from collections import deque
 import torch
 
 from calibrate.probes.simulated.allocator import NO_CAP, Block, CachingAllocator, SimulatedOutOfMemoryError
-from calibrate.probes.simulated.recording import Recording
+from calibrate.probes.simulated.region_events import RegionEvents
 from calibrate.probes.simulated.trace import ALLOWANCE
 
 
@@ -58,7 +58,7 @@ class LiveBook:
         if not self._busy:
             self._take_back()
 
-    def play(self, recording: Recording) -> dict[int, int]:
+    def play(self, recording: RegionEvents) -> dict[int, int]:
         """Do again what a call did; return the blocks that are still alive. Undone if one of them does not fit."""
         return recording.onto(self)
 

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from acestep.memory.tensors import slots
 from calibrate.probes.simulated.ledger import Ledger, Sink
-from calibrate.probes.simulated.recording import Event, Recording
+from calibrate.probes.simulated.region_events import Event, RegionEvents
 from calibrate.probes.simulated.work_counter import Counts
 
 RESULT = -1
@@ -50,7 +50,7 @@ class Region(NamedTuple):
     `multiplies`: it contains a matrix product; the first product of a run allocates a workspace that stays.
     """
 
-    events: Recording
+    events: RegionEvents
     work: Counts
     multiplies: bool
     argument: int
@@ -94,7 +94,7 @@ class Tape:
             if not self._depth:
                 self._written.clear()
 
-    def play(self, events: Recording) -> dict[int, int]:
+    def play(self, events: RegionEvents) -> dict[int, int]:
         """Repeat recorded events; return the sink's numbers of the blocks that are still alive.
 
         Undone if the sink refuses.
@@ -202,12 +202,14 @@ class Memo:
                 return None
         for index, leaf in enumerate(leaves):
             if leaf is result:
-                return None if alive else Region(Recording(numbered), work, multiplies, index, 0, (), (), result.dtype)
+                return (
+                    None if alive else Region(RegionEvents(numbered), work, multiplies, index, 0, (), (), result.dtype)
+                )
         block = self._ledger.block_of(result)
         if alive.keys() != {block} or result.storage_offset():
             return None
         shape, stride = tuple(result.shape), result.stride()
-        return Region(Recording(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
+        return Region(RegionEvents(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
 
     def _signature(self, module: nn.Module) -> int:
         """A number for the inputs that decide a module's allocations: layouts of weights, and the attention window."""

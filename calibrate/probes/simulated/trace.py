@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from calibrate.probes.simulated.allocator import MIN_BLOCK
 
 if TYPE_CHECKING:
-    from calibrate.probes.simulated.recording import Recording
+    from calibrate.probes.simulated.region_events import RegionEvents
 
 FREE: Final = -1
 BEGIN: Final = -2
@@ -88,7 +88,7 @@ class Trace:
         insort(self._free_slots, -slot)
         self._record(FREE, slot)
 
-    def play(self, recording: "Recording") -> dict[int, int]:
+    def play(self, recording: "RegionEvents") -> dict[int, int]:
         """Record all events of a region again, in one go; return the ids of its blocks that are still alive.
 
         The region never has more blocks than its width at once, and frees only its own. So it takes the lowest free

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.probes.simulated.recording import Event, Recording
+from calibrate.probes.simulated.region_events import Event, RegionEvents
 from calibrate.probes.simulated.trace import FEW_EVENTS, Trace
 
 OPERATIONS = st.lists(st.integers(-20, 4000), max_size=3 * FEW_EVENTS)
@@ -12,7 +12,7 @@ OPERATIONS = st.lists(st.integers(-20, 4000), max_size=3 * FEW_EVENTS)
 OWNERS = ("activations", "latents", "weights")
 
 
-def recorded(operations: list[int]) -> Recording:
+def recorded(operations: list[int]) -> RegionEvents:
     events: list[Event] = []
     live: list[int] = []
     for n_bytes in operations:
@@ -21,7 +21,7 @@ def recorded(operations: list[int]) -> Recording:
             events.append(Event(len(events), n_bytes, OWNERS[n_bytes % len(OWNERS)]))
         elif live:
             events.append(Event(live.pop(n_bytes % len(live)), -1, ""))
-    return Recording(events)
+    return RegionEvents(events)
 
 
 def begun(operations: list[int]) -> tuple[Trace, list[int]]:

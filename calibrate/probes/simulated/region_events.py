@@ -41,14 +41,14 @@ class Taking(Protocol):
         ...
 
 
-class Recording:
+class RegionEvents:
     """The events of a closed region: what is freed in it was allocated in it."""
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.events = tuple(events)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Recording) and self.events == other.events
+        return isinstance(other, RegionEvents) and self.events == other.events
 
     __hash__ = None  # type: ignore[assignment] # compared by its events, and never looked up
 
