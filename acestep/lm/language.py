@@ -155,7 +155,12 @@ class Language:
             model = (
                 build_lm("tiny", dtype=dtype, vocab_size=COMPACT.size)
                 if tiny
-                else load_lm(self._name, dtype=dtype, quantization=self._knobs.lm_quantization)
+                else load_lm(
+                    self._name,
+                    dtype=dtype,
+                    quantization=self._knobs.lm_quantization,
+                    on_cpu=self._device.shares_host_memory,
+                )
             )
             self._require_codes(model.vocabulary)
             if self._knobs.lm_quantization is not None:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acestep.lm.packed import packed_product, packed_together
+from acestep.lm.packed import packed_together
 from acestep.lm.products import Products, is_plain
+from acestep.memory.packed import packed_product
 
 
 def in_a_row(weights: Sequence[Tensor]) -> Tensor | None:

@@ -1,11 +1,6 @@
-"""Weights in the order in which oneDNN reads them, for a model that runs on the CPU.
+"""A language model's weights packed for the CPU, those that read the same rows together, and its head for a while.
 
-`F.linear` takes a weight as the file has it: in bfloat16 oneDNN reorders it at every call, and in float32 MKL reads it,
-which on a processor that is not Intel's uses half of the vector units. Packed once, the same weight takes about half of
-the time: of a step, which reads every weight once, and in float32 of a prompt too. The packed weight takes the place of
-the other one, so a model needs no more memory.
-
-In bfloat16 a product has the same bits as before, on an EPYC with AVX512-BF16. In float32 sums are rounded differently.
+A step reads every weight once, for a few rows, which takes half of the time packed (`acestep.memory.packed`).
 """
 
 from collections.abc import Sequence
@@ -16,42 +11,12 @@ from torch import Tensor, nn
 
 from acestep.lm.products import LARGE, Product, is_plain
 from acestep.lm.sampling import Spans
-
-PACKED_FOR_ROWS: Final = 32
-"""The rows that the order is chosen for. It is as fast as the one for 1 row in bfloat16, and faster in float32, for 1
-row as for 512.
-"""
+from acestep.memory.packed import can_pack, packed_product, packed_weight
 
 OFTEN: Final = 16
 """A part of a weight is packed when it has been asked for so many times in a row: until then packing costs more than it
 saves.
 """
-
-
-def can_pack(weight: Tensor) -> bool:
-    """Return whether a weight [out, in] on this processor is large enough to pack and of a dtype that oneDNN packs."""
-    if weight.device.type != "cpu" or weight.dim() != 2 or min(weight.shape) < LARGE or not _has_kernels():
-        return False
-    bf16 = weight.dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 not public
-    return bf16 or weight.dtype is torch.float32
-
-
-def _has_kernels() -> bool:
-    # On other processors oneDNN calls libraries whose speed is not known to us.
-    has: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return has and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-
-
-def packed_weight(weight: Tensor) -> Tensor:
-    """Return a weight [out, in] in oneDNN's order; only `packed_product` can read it."""
-    made: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_FOR_ROWS)  # noqa: SLF001 not public
-    return made
-
-
-def packed_product(rows: Tensor, weight: Tensor) -> Tensor:
-    """Return `rows` [rows, in] times the transpose of a packed weight [out, in]."""
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")  # noqa: SLF001 not public
-    return made
 
 
 class PackedLinear(nn.Module):
@@ -89,7 +54,7 @@ def _pack(parent: nn.Module, names: Sequence[str]) -> None:
     if not all(isinstance(layer, nn.Linear) and layer.bias is None and is_plain(layer.weight) for layer in layers):
         return
     weight = torch.cat([layer.weight for layer in layers]) if len(layers) > 1 else layers[0].weight
-    if can_pack(weight):
+    if can_pack(weight, LARGE):
         made, first = packed_weight(weight), 0
         for name, layer in zip(names, layers, strict=True):
             setattr(parent, name, PackedLinear(made, range(first, first + layer.out_features)))
@@ -132,7 +97,7 @@ class Head:
         self._times += 1
         if self._times == OFTEN:
             parts: Sequence[Tensor] = [self._part(ids) for ids in spans]
-            self._packed = [packed_weight(part) if can_pack(part) else None for part in parts]
+            self._packed = [packed_weight(part) if can_pack(part, LARGE) else None for part in parts]
 
     def _part(self, ids: range) -> Tensor:
         return self._weight[ids.start : ids.stop]

@@ -21,19 +21,17 @@ from acestep.lm.packed import (
     TOGETHER,
     Head,
     PackedLinear,
-    can_pack,
     pack_layers,
-    packed_product,
     packed_together,
-    packed_weight,
 )
 from acestep.lm.products import LARGE
+from acestep.memory.packed import can_pack, packed_product, packed_weight
 from tests.grammars import Counted, job_of
 from tests.tiny_planner import unheard, write_planner
 
 VOCABULARY = 2 * LARGE
 CODES = range(LARGE - 100, VOCABULARY - 100)
-DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(torch.empty(LARGE, LARGE, dtype=dtype))]
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(torch.empty(LARGE, LARGE, dtype=dtype), LARGE)]
 
 pytestmark = pytest.mark.skipif(not DTYPES, reason="this processor has no kernels for packed weights")
 
