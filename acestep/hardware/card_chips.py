@@ -60,13 +60,13 @@ def chip_of(name: str, size_gib: float | None = None) -> frozenset[str]:
     return frozenset(words)
 
 
-def is_same_card(listed: str, name: str, size_gib: float) -> bool:
-    """Return whether a card of a name and of a size on its box is the one that a list calls `listed`.
+def is_same_card(listed: str, listed_gib: float | None, name: str, size_gib: float) -> bool:
+    """Return whether a card of a name and of a size on its box is the one that a list calls `listed`, of `listed_gib`.
 
-    The list writes the size where cards of one chip and form differ in more than that.
+    None is of a list without sizes: there a name that says none itself means every size of its chip.
     """
-    sizes = sizes_in(listed)
-    return chip_of(listed) == chip_of(name, size_gib) and (not sizes or round(size_gib) in sizes)
+    sizes = sizes_in(listed) if listed_gib is None else (round(listed_gib),)
+    return chip_of(listed, listed_gib) == chip_of(name, size_gib) and (not sizes or round(size_gib) in sizes)
 
 
 def is_laptop(name: str) -> bool:

@@ -30,6 +30,10 @@ def reported(card: CardSpeed) -> list[str]:
     return [name, name.replace(" Laptop GPU", " Mobile"), edition]
 
 
+def without_size(name: str) -> str:
+    return re.sub(r" ?\d+GB", "", name)
+
+
 def answer(name: str, size_gib: float | None) -> CardSpeed | str:
     """The card of a name, or the sentence that refuses it."""
     try:
@@ -42,7 +46,8 @@ def answer(name: str, size_gib: float | None) -> CardSpeed | str:
 def test_every_spelling_of_a_card_finds_it(card: CardSpeed, maker: str, which: int, cased: type[str]) -> None:
     name = cased(f"{maker}{reported(card)[which]}")
     assert card_speed(name, card.vram_gib) is card
-    assert is_same_card(card.name, name, card.vram_gib)
+    assert is_same_card(card.name, card.vram_gib, name, card.vram_gib)
+    assert is_same_card(card.name, None, name, card.vram_gib)
     sized = name if sizes_in(name) else f"{name} {card.vram_gib:g}GB"
     assert card_speed(sized) is card
     assert card_speed(name).vram_gib == card.vram_gib or not sizes_in(card.name)
@@ -60,13 +65,28 @@ def test_a_card_in_another_form_is_never_taken_for_it(card: CardSpeed, form: str
     else:
         assert found is not card
         assert chip_of(found.name, found.vram_gib) == chip_of(name, size)
-    assert not is_same_card(card.name, name, card.vram_gib)
+    assert not is_same_card(card.name, card.vram_gib, name, card.vram_gib)
 
 
 @given(CARDS, st.integers(1, 200))
 def test_a_card_of_another_size_is_never_taken_for_it(card: CardSpeed, size: int) -> None:
-    found = answer(re.sub(r"\d+GB", "", card.name), size)
+    found = answer(without_size(card.name), size)
     assert card.name in found if isinstance(found, str) else found.vram_gib == size
+
+
+@given(CARDS, st.sampled_from(MAKERS))
+def test_of_all_known_cards_each_is_the_same_as_itself_only(listed: CardSpeed, maker: str) -> None:
+    for card in known_cards():
+        name = f"{maker}{card.name}"
+        assert is_same_card(listed.name, listed.vram_gib, name, card.vram_gib) is (card is listed)
+
+
+@given(CARDS, st.integers(1, 200))
+def test_a_list_with_sizes_means_the_card_whose_speed_is_known_and_no_other_size_of_it(
+    card: CardSpeed, size: int
+) -> None:
+    name = without_size(card.name)
+    assert is_same_card(card.name, card.vram_gib, name, size) is (answer(name, size) is card)
 
 
 def test_no_two_cards_are_one_chip_of_one_size() -> None:
