@@ -1,6 +1,7 @@
 """A speed belongs to one chip in one form: every spelling of a name finds it, and no other card does."""
 
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -146,6 +147,13 @@ def test_names_as_drivers_report_them_find_their_own_card_or_none(reported: str,
         return
     with pytest.raises(UsageError, match="which are other cards"):
         card_speed(reported)
+
+
+def test_the_readme_says_how_many_cards_there_are_and_names_one_of_them() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r'calibrate estimate --card "([^"]+)".*?one of (\d+) cards', readme, re.DOTALL)
+    assert card_speed(said[0]).name == said[0]
+    assert int(said[1]) == len(known_cards())
 
 
 def test_a_name_that_is_like_none_is_refused_with_all_known_ones() -> None:
