@@ -116,4 +116,4 @@ def _others(near: Sequence[CardSpeed]) -> str:
     if not near:
         return f"known cards are {', '.join(card.name for card in known_cards())}"
     told = ", ".join(card.name if sizes_in(card.name) else f"{card.name} ({card.vram_gib:g} GB)" for card in near)
-    return f"of that number are known {told}, which are other cards"
+    return f"of that number are known {told}, which may be other cards"

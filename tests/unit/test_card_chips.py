@@ -18,7 +18,17 @@ CARDS = st.sampled_from(known_cards())
 MAKERS = ("", "NVIDIA ", "NVIDIA GeForce ", "Tesla ", "nvidia  geforce ")
 FORMS = (
     *("SUPER", "Ti", "D", "Laptop GPU", "Laptop", "Mobile", "Max-Q", "with Max-Q Design", "Ada Generation", "SFF"),
-    *("NVL", "PCIe", "Server Edition", "Max-Q Workstation Edition", "MIG 1g.5gb", "MIG 3g.40gb", "limited to 8 GiB"),
+    *(
+        "(Laptop)",
+        "TiSUPER",
+        "NVL",
+        "PCIe",
+        "Server Edition",
+        "Max-Q Workstation Edition",
+        "MIG 1g.5gb",
+        "MIG 3g.40gb",
+        "limited to 8 GiB",
+    ),
 )
 
 
@@ -29,6 +39,19 @@ def reported(card: CardSpeed) -> list[str]:
         name = name.replace(ours, theirs)
     edition = name.replace("Blackwell", "Blackwell Workstation Edition")
     return [name, name.replace(" Laptop GPU", " Mobile"), edition]
+
+
+WRITTEN = (
+    (r" (?=(Ti|SUPER)\b)", ""),
+    (r"(?<=TX) (?=\d)", ""),
+    (r"(Laptop|Max-Q|\d+GB)", r"(\1)"),
+    (r"(?<=\d)GB\b", "G"),
+    (r"^[GR]TX ?(?=\d{4}(?!.*\bAda\b))", ""),
+    (r"(?<=TX)", "™"),
+    (r"(?<=TX)", "(TM)"),
+    (r"^", "NVIDIA® GeForce "),
+)
+"""How people and shops write a name: patterns in it, and what is there instead."""
 
 
 def without_size(name: str) -> str:
@@ -52,6 +75,18 @@ def test_every_spelling_of_a_card_finds_it(card: CardSpeed, maker: str, which: i
     sized = name if sizes_in(name) else f"{name} {card.vram_gib:g}GB"
     assert card_speed(sized) is card
     assert card_speed(name).vram_gib == card.vram_gib or not sizes_in(card.name)
+
+
+@given(CARDS, st.sets(st.integers(0, len(WRITTEN) - 1)), st.sampled_from((str, str.lower, str.upper)))
+def test_a_card_is_found_as_people_write_it(card: CardSpeed, ways: set[int], cased: type[str]) -> None:
+    name = card.name
+    for way in sorted(ways):
+        name = re.sub(*WRITTEN[way], name)
+    name = cased(name)
+    assert card_speed(name, card.vram_gib) is card
+    assert is_same_card(card.name, card.vram_gib, name, card.vram_gib)
+    for size in (f"{card.vram_gib:g}G", f"({card.vram_gib:g} GB)"):
+        assert card_speed(name if sizes_in(name) else f"{name} {size}") is card
 
 
 @given(CARDS, st.sampled_from(FORMS), st.booleans())
@@ -145,7 +180,7 @@ def test_names_as_drivers_report_them_find_their_own_card_or_none(reported: str,
     if known is not None:
         assert card_speed(reported).name == known
         return
-    with pytest.raises(UsageError, match="which are other cards"):
+    with pytest.raises(UsageError, match="which may be other cards"):
         card_speed(reported)
 
 
