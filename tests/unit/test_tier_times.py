@@ -15,6 +15,7 @@ from acestep.song_times import LENGTHS_S
 from acestep.stage import Stage
 from acestep.tiers import load_tiers
 from calibrate.record.measurement import load_measurement
+from calibrate.report.explorer.numbers import numbers
 from calibrate.report.guide_times import tiers_without_times
 from calibrate.report.real_cards import real_cards
 from calibrate.report.words import words_of
@@ -71,6 +72,35 @@ def test_times_are_kept_until_what_they_follow_from_changes() -> None:
     other = build_table([msgspec.structs.replace(measured(), code_version="1.2.3").sealed()], POLICY)
     _, asked = timed(other, TIMED)
     assert asked == ASKED
+
+
+def test_each_card_has_its_size_and_those_of_an_older_table_get_it_without_being_simulated_again() -> None:
+    sizes = {card.name: card.vram_gib for card in known_cards()}
+    entry = TIMED.variants[Variant.TURBO]
+    assert entry.times
+    for times in entry.times.values():
+        assert all(card.vram_gib == sizes[card.card] for card in times.cards)
+    older = {
+        tier: msgspec.structs.replace(
+            times, cards=tuple(msgspec.structs.replace(card, vram_gib=None) for card in times.cards)
+        )
+        for tier, times in entry.times.items()
+    }
+    before = msgspec.structs.replace(
+        TIMED, variants={**TIMED.variants, Variant.TURBO: msgspec.structs.replace(entry, times=older)}
+    )
+    assert timed(TABLE, before) == (TIMED, 0)
+
+
+def test_a_card_of_the_explorer_has_times_of_its_size_only() -> None:
+    by_label = {real.label: real.card for real in real_cards()}
+    shown = numbers(TIMED)["variants"][Variant.TURBO]["times"]
+    entry = TIMED.variants[Variant.TURBO]
+    assert shown.keys() == entry.times.keys()
+    assert any(listed["cards"] for cards in shown.values() for listed in cards)
+    for tier, times in entry.times.items():
+        for listed, card in zip(shown[tier], times.cards, strict=True):
+            assert [by_label[label].nameplate_gib for label in listed["cards"]] in ([], [card.vram_gib]), card.card
 
 
 def test_a_table_with_times_is_read_as_it_was_written(tmp_path: Path) -> None:
