@@ -16,6 +16,7 @@ SLOWEST: Final = 1.4
 """The range around an estimate: clocks, drivers and other programs differ. BENCHMARK.md compares it with timings."""
 
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 BothLengths = tuple[NotNegative, NotNegative]
 """Seconds for each of `LENGTHS_S`."""
@@ -39,10 +40,12 @@ class ThinkTime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class CardTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The likely seconds of one song on a card, by stage, with the `offload` and `quantization` that it plans.
 
-    The range of a tier is that of its `typical` cards; the others are there for those who have one.
+    The range of a tier is that of its `typical` cards; the others are there for those who have one. `vram_gib` is the
+    size on its box, which cards of one name may differ in; None in older tables.
     """
 
     card: str
+    vram_gib: Positive | None = None
     typical: bool
     offload: Offload
     quantization: Quantization | None

@@ -82,7 +82,9 @@ def _timed() -> list[int]:
     return [
         place
         for place, real in enumerate(real_cards())
-        if any(is_same_card(card.name, real.card.name, real.card.nameplate_gib) for card in known_cards())
+        if any(
+            is_same_card(card.name, card.vram_gib, real.card.name, real.card.nameplate_gib) for card in known_cards()
+        )
     ]
 
 

@@ -45,12 +45,6 @@ ROOMS = (
         imports=_names("values hardware"),
     ),
     Room(
-        name="adapters",
-        holds="adapters of the transformer, LoRA and LoKr: their files, and how they become part of its weights",
-        parts=("acestep.adapters",),
-        imports=_names("values checkpoints"),
-    ),
-    Room(
         name="limits",
         holds="what a card may do: its capabilities, what a request needs of it (the VRAM guard), and its plan",
         parts=("acestep.limits",),
@@ -67,6 +61,12 @@ ROOMS = (
         holds="what is on the device when: placement and offload",
         parts=("acestep.memory",),
         imports=_names("values limits devices"),
+    ),
+    Room(
+        name="adapters",
+        holds="adapters of the transformer, LoRA and LoKr: their files, and how they become part of its weights",
+        parts=("acestep.adapters",),
+        imports=_names("values checkpoints memory"),
     ),
     Room(
         name="dit",

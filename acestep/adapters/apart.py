@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,26 @@ from acestep.adapters.files import AdapterFile, ChangedLayer, read_adapter_file
 from acestep.adapters.memory import memory_of
 from acestep.adapters.parts import AdapterPart
 from acestep.adapters.placing import Layer, layers_of, open_tensors, placed_in
-from acestep.adapters.products import AdaptedConv1d, AdaptedLinear, AdapterProduct, Convolution, Kronecker, LowRank
+from acestep.adapters.products import (
+    AdaptedConv1d,
+    AdaptedCpuLinear,
+    AdaptedLinear,
+    AdapterProduct,
+    Convolution,
+    Kronecker,
+    LowRank,
+)
 from acestep.adapters.source import digest_of
 from acestep.errors import InvalidInputError
 from acestep.fused_adapter import FusedAdapter
+from acestep.memory.packed import CpuLinear
 
-_ADAPTED = {nn.Linear: AdaptedLinear, nn.Conv1d: AdaptedConv1d}
+_ADAPTED: Final[dict[type[Layer], type[Layer]]] = {
+    CpuLinear: AdaptedCpuLinear,
+    nn.Linear: AdaptedLinear,
+    nn.Conv1d: AdaptedConv1d,
+}
+"""The class of a layer with adapters for each class without; a class before those that it is derived from."""
 
 
 class AdaptersApart:
@@ -91,7 +106,7 @@ class AdaptersApart:
     def _replace(self, name: str, layer: Layer, products: list[AdapterProduct]) -> None:
         """Put a layer of the same weight, with these products, in the place of one."""
         parent, _, own = name.rpartition(".")
-        plain = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv1d
+        plain = next(kind for kind in _ADAPTED if isinstance(layer, kind))
         kind = _ADAPTED[plain] if products else plain
         # Only the class and the products are new: `_parameters` is what placement moves.
         new: Layer = nn.Module.__new__(kind)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from acestep.memory.packed import CpuLinear
+
 
 class AdapterProduct(nn.Module):
     """The change of one layer by one adapter, at a scale; at 0 nothing is computed."""
@@ -87,6 +89,10 @@ class AdaptedLinear(nn.Linear):
             if product.is_on:
                 product.add_(into, rows)
         return result
+
+
+class AdaptedCpuLinear(AdaptedLinear, CpuLinear):
+    """The same with a packed weight."""
 
 
 class AdaptedConv1d(nn.Conv1d):

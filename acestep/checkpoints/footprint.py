@@ -1,8 +1,8 @@
 """Main memory that weights take during and after loading, computed from headers before anything is loaded.
 
 A tensor that is stored in the format in which it is used stays a memory map of its file: the system can drop such pages
-and read them again, so they do not count. Weights that are converted, quantized, folded or made in code are memory of
-the process, and count in full.
+and read them again, so they do not count. Weights that are converted, quantized, packed, folded or made in code are
+memory of the process, and count in full.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,10 +47,12 @@ def footprint(
     quantization: Quantization | None,
     *,
     fused_values: int = 0,
+    packed: bool = False,
 ) -> int:
     """Return the largest number of bytes during loading and quantizing of `model`; the arguments are those of `load`.
 
-    `fused_values` values of the transformer become memory of the process because adapters change them. 0 for `tiny`.
+    `fused_values` values of the transformer become memory of the process because adapters change them, and all matrices
+    if they are `packed` for the CPU. 0 for `tiny`.
     Raises as `locate` does, and `InvalidInputError` for a damaged file.
     """
     if model in catalog.SIZES:
@@ -69,9 +71,9 @@ def footprint(
     return _most(
         (
             # The VAE's weight norm is folded into new tensors.
-            _piece(tensor, dtype, quantization=quantization, transformer=True)
+            _piece(tensor, dtype, packed=packed, quantization=quantization, transformer=True)
             if is_transformer(part, name)
-            else _piece(tensor, dtype, owned=part == "vae", quantization=None)
+            else _piece(tensor, dtype, owned=part == "vae", packed=packed, quantization=None)
             for part, place in places.items()
             for name, tensor in _tensors(place).items()
         ),
@@ -80,14 +82,20 @@ def footprint(
     )
 
 
-def lm_footprint(name: str, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None) -> int:
+def lm_footprint(
+    name: str, checkpoints: Path, dtype: torch.dtype, quantization: Quantization | None, *, packed: bool = False
+) -> int:
     """Return the same for the language model `name`, which is what `load_lm` takes."""
     if name == TINY or name.startswith(DUMMY_PREFIX):
         return _made_lm_footprint(name, dtype)
     tensors = _tensors(locate_lm(name, checkpoints)).items()
+    # The embedding is looked up in, and neither quantized nor packed.
+    embedding = {key for key, _ in tensors if key.endswith("embed_tokens.weight")}
     return _most(
         (
-            _piece(tensor, dtype, quantization=None if key.endswith("embed_tokens.weight") else quantization)
+            _piece(tensor, dtype, quantization=None)
+            if key in embedding
+            else _piece(tensor, dtype, packed=packed and quantization is None, quantization=quantization)
             for key, tensor in tensors
         ),
         dtype,
@@ -114,15 +122,17 @@ def _piece(
     dtype: torch.dtype,
     *,
     owned: bool = False,
+    packed: bool = False,
     quantization: Quantization | None,
     transformer: bool = False,
 ) -> _Piece:
+    # The weights of linear layers.
+    is_matrix = len(tensor.shape) == 2
     return _Piece(
         values=tensor.values,
         transformer=transformer,
-        owned=owned or tensor.dtype != _NAMES.get(dtype),
-        # Linear layers alone, whose weights are the matrices.
-        quantization=quantization if len(tensor.shape) == 2 else None,
+        owned=owned or tensor.dtype != _NAMES.get(dtype) or (packed and is_matrix),
+        quantization=quantization if is_matrix else None,
     )
 
 

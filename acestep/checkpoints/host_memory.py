@@ -25,20 +25,22 @@ CHOOSE_SMALLER_LM = "choose a smaller language model with --lm"
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
     """A model that is to be loaded, as `load` takes it.
 
-    `fused_values` of its weights are changed by adapters.
+    `fused_values` of its weights are changed by adapters. `on_cpu`: in float32 its linear layers are packed.
     """
 
     model: str
     variant: Variant | None
     quantization: Quantization | None = None
     fused_values: int = 0
+    on_cpu: bool = False
 
 
 class LanguageWeights(msgspec.Struct, frozen=True, kw_only=True):
-    """A language model that is to be loaded, as `load_lm` takes it."""
+    """A language model that is to be loaded, as `load_lm` takes it. `on_cpu`: its linear layers are packed."""
 
     name: str
     quantization: Quantization | None = None
+    on_cpu: bool = False
 
 
 def require_room_for(
@@ -56,14 +58,21 @@ def require_room_for(
     needed, names, instead = apart_values * dtype.itemsize, list[str](), CHOOSE_SMALLER
     if music is not None:
         needed += footprint(
-            music.model, music.variant, checkpoints, dtype, music.quantization, fused_values=music.fused_values
+            music.model,
+            music.variant,
+            checkpoints,
+            dtype,
+            music.quantization,
+            fused_values=music.fused_values,
+            # In other types the model is not packed.
+            packed=music.on_cpu and dtype is torch.float32,
         )
         names.append(f"of {music.model}")
     if apart_values:
         names.append("of the adapters")
         instead = CHOOSE_SMALLER if music is not None else FEWER_ADAPTERS
     if language is not None:
-        needed += lm_footprint(language.name, checkpoints, dtype, language.quantization)
+        needed += lm_footprint(language.name, checkpoints, dtype, language.quantization, packed=language.on_cpu)
         names.append(f"of the language model {language.name}")
         instead = CHOOSE_SMALLER_LM if music is None else f"{CHOOSE_SMALLER_LM}, or do without with --no-think"
     require_room(needed, f"The weights {' and '.join(names)}", instead)

@@ -48,12 +48,18 @@ class LanguageModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def load_lm(
-    name: str, *, dtype: torch.dtype, checkpoints_dir: Path | None = None, quantization: Quantization | None = None
+    name: str,
+    *,
+    dtype: torch.dtype,
+    checkpoints_dir: Path | None = None,
+    quantization: Quantization | None = None,
+    on_cpu: bool = False,
 ) -> LanguageModel:
     """Load the language model `name`: `tiny`, `dummy:SIZE`, a name in the catalog, or a folder.
 
-    `quantization` is the format that `quantize_lm` will be called with. Raises `InvalidInputError` for missing or wrong
-    weights, `UsageError` for an unknown name, `HostMemoryError` for weights that do not fit into main memory.
+    `quantization` is the format that `quantize_lm` will be called with; `on_cpu`: it will be packed. Raises
+    `InvalidInputError` for missing or wrong weights, `UsageError` for an unknown name, `HostMemoryError` for weights
+    that do not fit into main memory.
     """
     if name == TINY:
         return build_lm("tiny", dtype=dtype)
@@ -61,7 +67,8 @@ def load_lm(
         return build_lm("dummy", catalog.lm_checkpoint(name.removeprefix(DUMMY_PREFIX)).id, dtype=dtype)
     checkpoints = checkpoints_dir or catalog.checkpoints_dir()
     folder, checkpoint = locate_lm(name, checkpoints), catalog.find(name)
-    require_room_for(checkpoints, dtype, language=LanguageWeights(name=name, quantization=quantization))
+    weights = LanguageWeights(name=name, quantization=quantization, on_cpu=on_cpu)
+    require_room_for(checkpoints, dtype, language=weights)
     return LanguageModel(id=checkpoint.id if checkpoint else folder.name, module=_read(folder, dtype))
 
 

@@ -110,7 +110,7 @@ _HEADINGS = (
 )
 
 
-def _cells(tier: Tier, times: TierTimes | None) -> tuple[str, ...]:
+def _cells(tier: Tier, times: Mapping[str, TierTimes]) -> tuple[str, ...]:
     def both(limits: LmStates, kind: str) -> str:
         return " / ".join(_amount(limits.of(lm=lm), kind) for lm in (True, False))
 
@@ -142,11 +142,11 @@ def _amount(value: int, kind: str) -> str:
 
 def tiers_text(table: VariantTable) -> str:
     """Return the tiers as a table for a terminal."""
-    return "\n".join(aligned([_HEADINGS, *(_cells(tier, table.times.get(tier.id)) for tier in table.tiers)]))
+    return "\n".join(aligned([_HEADINGS, *(_cells(tier, table.times) for tier in table.tiers)]))
 
 
 def tiers_markdown(table: VariantTable) -> str:
     """Return the tiers as a Markdown table."""
-    cells = (_cells(tier, table.times.get(tier.id)) for tier in table.tiers)
+    cells = (_cells(tier, table.times) for tier in table.tiers)
     rows = (_HEADINGS, tuple("---" for _ in _HEADINGS), *cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

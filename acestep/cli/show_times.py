@@ -1,6 +1,6 @@
 """How long songs take, as text."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from acestep.evidence import EvidenceKind
 from acestep.limits.plan import Plan
@@ -62,11 +62,17 @@ def _said(time: TimeRange) -> str:
     return duration_range(time.least_s, time.most_s)
 
 
-def tier_time(tier: Tier, times: TierTimes | None) -> str:
-    """Return how long the longer song takes on typical cards of a tier, with its language model and without."""
-    if times is None:
-        return "—"
-    cards, length = typical_cards(times), LENGTHS_S[-1]
+NO_USUAL_CARD = "no usual card has this size"
+
+
+def tier_time(tier: Tier, known: Mapping[str, TierTimes]) -> str:
+    """Return how long the longer song takes on typical cards of a tier, with its language model and without.
+
+    `known` are the times of all tiers that have a card.
+    """
+    if tier.id not in known:
+        return NO_USUAL_CARD if known else "—"
+    cards, length = typical_cards(known[tier.id]), LENGTHS_S[-1]
     without = [song_seconds(card, length) for card in cards]
     with_lm = (
         [song_seconds(card, length, tier.recommended_lm, tier.backend) for card in cards] if tier.lm_models else []

@@ -38,7 +38,8 @@ def one_out_of_memory_error() -> Iterator[None]:
 def no_tensors_in_traceback() -> Iterator[None]:
     """Free what the calls inside the block held when one of them raised an error, before the block is left.
 
-    The traceback would keep their tensors alive until the error is handled, and one view keeps a whole allocation.
+    The traceback would keep their tensors alive until the error is handled, and one view keeps a whole allocation. What
+    a function uses of the one around it stays: Python does not let go of that.
     """
     try:
         yield

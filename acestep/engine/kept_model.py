@@ -21,6 +21,7 @@ from acestep.devices.threads import set_threads
 from acestep.engine.pipeline import prepare
 from acestep.knobs import Quantization, Variant
 from acestep.limits.plan import Plan
+from acestep.memory.packed import pack_linears
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -80,6 +81,10 @@ class KeptModel:
         apart = AdaptersApart(components.transformer, dtype)
         if self._device.torch_device.type == "cpu":
             set_threads(components.modules().values())
+            # The weights of a model that is noise share a few pages of memory, and packed ones would not.
+            if components.is_noise is None:
+                for module in components.modules().values():
+                    pack_linears(module)
         _LOG.info("loaded in %.1f s", time.perf_counter() - started)
         return key, components, apart
 
@@ -92,11 +97,12 @@ def _key(plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> _Key:
     return plan.variant, plan.quantization, dtype, tuple(one for one in adapters if one.fused)
 
 
-def weights_to_load(model: str, plan: Plan, adapters: Sequence[Adapter]) -> Weights:
+def weights_to_load(model: str, plan: Plan, adapters: Sequence[Adapter], *, on_cpu: bool) -> Weights:
     """Return what is loaded for songs of a model with adapters, to look whether main memory has room for it."""
     return Weights(
         model=model,
         variant=plan.variant,
         quantization=plan.quantization,
         fused_values=changed_values(one.path for one in adapters if one.fused),
+        on_cpu=on_cpu,
     )

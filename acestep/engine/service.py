@@ -28,7 +28,7 @@ from acestep.engine.remarks import remarks_on
 from acestep.engine.second_cards import SecondCards
 from acestep.engine.settle_thinking import settle_thinking
 from acestep.errors import NotANumberError
-from acestep.hardware.card import Card
+from acestep.hardware.card import Card, CardKind
 from acestep.knobs import Backend, Knobs
 from acestep.limits.capabilities import songs_in_float16
 from acestep.limits.free_now import fit_now
@@ -244,18 +244,23 @@ class Service:
 
         A language model that leaves no memory for the other models is of no use.
         """
-        dtype = dtype or self._dtype_of(plan)
+        dtype, on_cpu = dtype or self._dtype_of(plan), self._device.shares_host_memory
         music = None
         if not self._kept_model.is_of(plan, dtype, self._adapters):
             # Another one is freed first, and must not count.
             self._kept_model.close()
-            music = weights_to_load(self._model, plan, self._adapters)
+            music = weights_to_load(self._model, plan, self._adapters, on_cpu=on_cpu)
         apart_values = self._kept_model.values_to_attach(self._adapters)
         # Other backends load it by themselves, onto the card.
         beside = plan.backend is Backend.PT or plan.lm_quantization is not None
         words = None
         if language is not None and beside:
-            words = LanguageWeights(name=language, quantization=plan.lm_quantization)
+            apart = plan.lm_card
+            words = LanguageWeights(
+                name=language,
+                quantization=plan.lm_quantization,
+                on_cpu=on_cpu if apart is None else apart.kind is CardKind.CPU,
+            )
         if music is not None or apart_values or words is not None:
             require_room_for(checkpoints_dir(), dtype, music=music, apart_values=apart_values, language=words)
 

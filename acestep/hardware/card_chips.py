@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from acestep.hardware.card_sizes import catalogued, sizes_in
+from acestep.hardware.card_sizes import GIGABYTES, TRADE_MARKS, catalogued, sizes_in
 
 LAPTOP_SIZES: Final[dict[str, tuple[int, ...]]] = {
     "rtx 3050": (4,),
@@ -26,10 +26,11 @@ LAPTOP_SIZES: Final[dict[str, tuple[int, ...]]] = {
 """Sizes in GB that only laptops have of a GeForce card: such a name is a laptop's without that word too."""
 
 _SPELLINGS: Final = (
-    (r"\(r\)|\(tm\)", " "),
+    (TRADE_MARKS, " "),
     (r"-", " "),
     (r"\b(rtx|gtx)(?=\d)", r"\1 "),
-    (r"(?<=\d)(ti|super)\b", r" \1"),
+    (r"(?<=\d)(?=(ti|super|tisuper)\b)", " "),
+    (r"\btisuper\b", "ti super"),
     (r"\blaptop gpu\b|\bmobile\b", " laptop "),
     (r"\b(with )?max q( design)?\b", " maxq "),
     (r"\bpci\b", " pcie "),
@@ -37,7 +38,11 @@ _SPELLINGS: Final = (
     (r"\bworkstation edition\b|\bsxm\d?\b|\bhbm\d?e?\b", " "),
     # The numbers of RTX PRO cards are all of one generation, whose name may be left out.
     (r"(?<=\bpro )(\d+) blackwell\b", r"\1"),
-    (r"\b(nvidia|geforce|tesla|graphics|gpu|generation|edition|\d+ ?gb)\b", " "),
+    (r"\b(nvidia|geforce|tesla|graphics|gpu|generation|edition)\b", " "),
+    (GIGABYTES, " "),
+    # The number of a GeForce card alone, as people say it.
+    (r"^ *(?=1[06][3-8]0\b)", "gtx "),
+    (r"^ *(?=[2-5]0[5-9]0\b)", "rtx "),
 )
 """Patterns in a lower-case name, and what stands for them: first other spellings, then what all forms share."""
 
@@ -60,13 +65,13 @@ def chip_of(name: str, size_gib: float | None = None) -> frozenset[str]:
     return frozenset(words)
 
 
-def is_same_card(listed: str, name: str, size_gib: float) -> bool:
-    """Return whether a card of a name and of a size on its box is the one that a list calls `listed`.
+def is_same_card(listed: str, listed_gib: float | None, name: str, size_gib: float) -> bool:
+    """Return whether a card of a name and of a size on its box is the one that a list calls `listed`, of `listed_gib`.
 
-    The list writes the size where cards of one chip and form differ in more than that.
+    None is of a list without sizes: there a name that says none itself means every size of its chip.
     """
-    sizes = sizes_in(listed)
-    return chip_of(listed) == chip_of(name, size_gib) and (not sizes or round(size_gib) in sizes)
+    sizes = sizes_in(listed) if listed_gib is None else (round(listed_gib),)
+    return chip_of(listed, listed_gib) == chip_of(name, size_gib) and (not sizes or round(size_gib) in sizes)
 
 
 def is_laptop(name: str) -> bool:

@@ -184,12 +184,17 @@ RECORDED: Final[dict[int, int]] = {
 more.
 """
 
+GIGABYTES: Final = r"(?<![\w.])(\d+) ?gb?\b(?!\.\d)"
+"""A size in a lower-case name: "24gb", "24 gb" or "24g", but not the "3g" of the slice "mig 3g.40gb"."""
+
+TRADE_MARKS: Final = r"\((r|tm)\)|[®™()]"
+"""Signs of trade marks in a lower-case name, and parentheses."""
+
 _NOISE: Final = (
     r"\b(nvidia|geforce|tesla|intel|graphics|laptop( gpu)?|gpu|generation|workstation edition|server edition"
-    r"|max-q( workstation edition)?|with max-q design|mobile|super|sff|pcie?|sxm\d?\d?|nvl|hbm\d?e?|\d+ ?gb)\b"
-    r"|\(r\)|\(tm\)"
+    r"|max-q( workstation edition)?|with max-q design|mobile|super|sff|pcie?|sxm\d?\d?|nvl|hbm\d?e?)\b"
+    rf"|{GIGABYTES}|{TRADE_MARKS}"
 )
-_GIGABYTES: Final = r"(?<![\w.])(\d+) ?gb\b"
 _SHARE: Final = r"-(\d+)[abcq]\b"
 """The end of the name of a virtual GPU, such as "GRID T4-8Q"."""
 _SLICE: Final = r"\bmig \S*?\d+g\.(\d+)gb"
@@ -273,4 +278,4 @@ def sizes_in(name: str) -> tuple[int, ...]:
         return (int(part[1]),)
     if part := re.search(_SHARE, lowered):
         return (int(part[1]),)
-    return tuple(int(size) for size in re.findall(_GIGABYTES, lowered.replace("-", " ")))
+    return tuple(int(size) for size in re.findall(GIGABYTES, lowered.replace("-", " ")))

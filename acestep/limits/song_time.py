@@ -129,7 +129,7 @@ def _is_estimated(plan: Plan) -> bool:
 
 def is_own_card(plan: Plan, card: CardTimes) -> bool:
     """Return whether times are those of the plan's own card: of its chip, form and size."""
-    return is_same_card(card.card, plan.card.name, plan.card.nameplate_gib)
+    return is_same_card(card.card, card.vram_gib, plan.card.name, plan.card.nameplate_gib)
 
 
 def typical_cards(tier: TierTimes) -> tuple[CardTimes, ...]:
@@ -149,7 +149,8 @@ def base_of(cards: Sequence[CardTimes]) -> CardTimes:
         )
         for thought in first.thinking
     )
-    return msgspec.structs.replace(first, card=" and ".join(c.card for c in cards), stages=stages, thinking=thinking)
+    names = " and ".join(card.card for card in cards)
+    return msgspec.structs.replace(first, card=names, vram_gib=None, stages=stages, thinking=thinking)
 
 
 def thinking_of(plan: Plan, card: CardTimes) -> ThinkTime | None:

@@ -17,6 +17,7 @@ from acestep.devices.base import Device
 from acestep.lm.heads import FEW, MANY, Arithmetic, Rotation, for_together
 from acestep.lm.job import Job
 from acestep.lm.layer_products import LayerProducts
+from acestep.lm.packed import Head
 from acestep.lm.prefill import PREFILL_TOKENS
 from acestep.lm.products import Products, is_plain
 from acestep.lm.sampling import Spans
@@ -162,7 +163,7 @@ class Decoder:
         self.is_plain = all(map(is_plain, self._weights()))
         self._products = products or Products(device)
         self._blocks = [DecoderBlock(layer, self._products) for layer in self._body.layers]
-        self._head: Tensor = model.lm_head.weight
+        self._head = Head(model.lm_head.weight, self._products.product)
         self._device = device
         at = torch.arange(longest, device=device.torch_device)[None]
         self._cos, self._sin = (table[0] for table in self._body.rotary_emb(self._body.norm.weight, at))
@@ -246,8 +247,7 @@ class Decoder:
 
     def logits(self, states: Tensor, spans: Spans) -> Tensor:
         """Return float32 logits [rows, ids] for the ids in `spans` only."""
-        parts = [self._products.product(states, self._head[ids.start : ids.stop]).float() for ids in spans]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return self._head.logits(states, spans)
 
     def _prompt(self, lane: Lane, prompt: Sequence[int], row: int, at_once: int) -> Tensor:
         """Process a prompt into a row of the cache; return the hidden state of its last token [1, width]."""

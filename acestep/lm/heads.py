@@ -36,16 +36,17 @@ Gated = Callable[[Any, LayerProducts, Tensor], Tensor]
 
 def apart(attention: Any, products: LayerProducts, rows: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries, keys and values; `rotation` has `cos` and `sin` [rows, head_dim]."""
-    shape = (len(rows), -1, attention.head_dim)
-    query = rotate(attention.q_norm(products.of(attention.q_proj, rows).view(shape)), *rotation)
-    key = rotate(attention.k_norm(products.of(attention.k_proj, rows).view(shape)), *rotation)
-    return query, key, products.of(attention.v_proj, rows).view(shape)
+    shape, made = (len(rows), -1, attention.head_dim), products.heads_in_turn(rows)
+    query = rotate(attention.q_norm(next(made).view(shape)), *rotation)
+    key = rotate(attention.k_norm(next(made).view(shape)), *rotation)
+    return query, key, next(made).view(shape)
 
 
 def gated_apart(mlp: Any, products: LayerProducts, rows: Tensor) -> Tensor:
     """Return the gated values; the first product is freed before the second is made."""
-    gate: Tensor = mlp.act_fn(products.of(mlp.gate_proj, rows))
-    return gate * products.of(mlp.up_proj, rows)
+    made = products.gates_in_turn(rows)
+    gate: Tensor = mlp.act_fn(next(made))
+    return gate * next(made)
 
 
 def for_together(rotation: Rotation) -> Rotation:

@@ -8,6 +8,7 @@ float32 sums in another order than the library, and its numbers are the same oth
 values on meta.
 """
 
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -62,14 +63,17 @@ def _on_cuda(rows: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         # A kernel cannot be launched for nothing, and that would count as a failure to compile it.
         return result
 
-    def launched() -> bool:
-        # Triton is not everywhere, and takes a while to import.
-        from acestep.lm.int8_kernel import launch_product
+    launch = partial(_launched, result, rows, weight, scale)
+    return result if _kernel.computed(rows, launch) else unpacked(rows, weight, scale)
 
-        launch_product(result, rows, weight, scale)
-        return True
 
-    return result if _kernel.computed(rows, launched) else unpacked(rows, weight, scale)
+# No function inside another, whose frame in a traceback could not let go of the weight (`no_tensors_in_traceback`).
+def _launched(result: Tensor, rows: Tensor, weight: Tensor, scale: Tensor) -> bool:
+    # Triton is not everywhere, and takes a while to import.
+    from acestep.lm.int8_kernel import launch_product
+
+    launch_product(result, rows, weight, scale)
+    return True
 
 
 def unpacked(rows: Tensor, weight: Tensor, scale: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from acestep.lm.backends.pt import PtBackend
 from acestep.lm.backends.vllm_memory import pool_of
 from acestep.lm.job import Job
 from acestep.lm.jobs import Planner
+from acestep.lm.packed import pack_layers
 from acestep.lm.products import Products
 from acestep.lm.thinker import LmThinker, write_in_passes
 from acestep.lm.tokenizer import COMPACT, FULL_SIZE, BytePlannerTokenizer, HubPlannerTokenizer, PlannerTokenizer
@@ -154,11 +155,19 @@ class Language:
             model = (
                 build_lm("tiny", dtype=dtype, vocab_size=COMPACT.size)
                 if tiny
-                else load_lm(self._name, dtype=dtype, quantization=self._knobs.lm_quantization)
+                else load_lm(
+                    self._name,
+                    dtype=dtype,
+                    quantization=self._knobs.lm_quantization,
+                    on_cpu=self._device.shares_host_memory,
+                )
             )
             self._require_codes(model.vocabulary)
             if self._knobs.lm_quantization is not None:
                 quantize_lm(model, self._knobs.lm_quantization)
+            # The weights of a model that is noise share a few pages of memory, and packed ones would not.
+            if self._device.shares_host_memory and model.is_noise is None:
+                pack_layers(model.module.model)
             self._loaded = model
         return self._loaded
 

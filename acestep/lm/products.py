@@ -6,6 +6,8 @@ numbers take half as long turned as by `F.linear`, and 4 rows of 3,072 take 1.5 
 number of rows and shape of the weight, in the first steps. Each layer has a weight of its own, which comes from memory
 as in all later steps; in a cache, where it is after a first product, another form is the fastest.
 
+Weights that are packed (`acestep.lm.packed`) need none of these forms: here are the products with all others.
+
 Only in float32: sums are rounded differently, and in bfloat16 that is enough for another token, so that the same seed
 could give another song after the next start.
 """

@@ -27,7 +27,7 @@ class Rehearsal:
         if self._whole:
             return self._backend.write(longest, written)
         self._backend.rehearse(longest)
-        return [first_allowed(job) for job in jobs]
+        return all_first_allowed(jobs)
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
         return self._backend.cache_bytes([stretched(job) for job in jobs])
@@ -55,6 +55,13 @@ def first_allowed(job: Job) -> tuple[int, ...]:
         tokens.append(grammar.allowed(state).spans[0].start)
         state = grammar.after(state, tokens[-1])
     return tuple(tokens)
+
+
+def all_first_allowed(jobs: Sequence[Job]) -> list[tuple[int, ...]]:
+    """Return the first allowed tokens of each job; the songs of a request share a grammar, which is followed once."""
+    by_grammar = {id(job.grammar): job for job in jobs}
+    tokens = {grammar: first_allowed(job) for grammar, job in by_grammar.items()}
+    return [tokens[id(job.grammar)] for job in jobs]
 
 
 def _as_long_as(prompt: tuple[int, ...], tokens: int) -> tuple[int, ...]:

@@ -20,6 +20,15 @@ def guide_time_rows(table: VariantTable, words: GuideText) -> Sequence[Sequence[
     return [heading, *rows] if rows else []
 
 
+def tiers_without_times(table: VariantTable, words: GuideText) -> str:
+    """Return the tiers of which no card is known, with their sizes, as a phrase; "" if there is none."""
+    return words.listed(
+        words("tier_sized", tier=words.tier(tier), sizes=words.range(tier.vram_gib))
+        for tier in table.tiers
+        if tier.id not in table.times
+    )
+
+
 def _row(tier: Tier, card: CardTimes, words: GuideText) -> Sequence[str]:
     lm = tier.recommended_lm
     without = [song_seconds(card, length) for length in LENGTHS_S]

@@ -13,7 +13,7 @@ from acestep.tiers import TierTable, load_tiers
 from calibrate.record.measurement import Measurement, load_measurement
 from calibrate.report.explorer.page import explorer_page
 from calibrate.report.guide import Guide, markdown_table
-from calibrate.report.guide_times import guide_time_rows
+from calibrate.report.guide_times import guide_time_rows, tiers_without_times
 from calibrate.report.plots import plots, same_drawing
 from calibrate.report.template import template
 from calibrate.report.words import GuideText, words_of
@@ -80,6 +80,7 @@ def guide_page(sources: Sources, words: GuideText, drawn: frozenset[str]) -> str
         language_links=_language_links(words),
         defaults=_defaults(guide),
         time_rows=guide_time_rows(guide.default, words),
+        without_times=tiers_without_times(guide.default, words),
         has_lm=any(tier.lm_models for tier in tiers),
         has_lm_needs=any(tier.lm_needs for table in guide.table.variants.values() for tier in table.tiers),
         has_lm_quantization=any(tier.lm_quantization for tier in tiers),

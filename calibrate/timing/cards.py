@@ -94,6 +94,11 @@ def notes_on(card: CardSpeed) -> Iterator[str]:
             "The maker of a laptop decides how much power its card takes, and with less power a song takes longer. The"
             f" peaks of the {card.name} are from {card.source}."
         )
+    elif _may_be_a_laptops(card) and card in known_cards():
+        yield (
+            f"The estimate is for the {card.name} of a desktop. Before the RTX 30, drivers may give a laptop's card the"
+            " same name, and it is slower."
+        )
     if card.compute_capability < AMPERE:
         yield (
             f"The {card.name} has no bfloat16, and the estimate is for float32. Songs of turbo are made in float16"
@@ -101,8 +106,14 @@ def notes_on(card: CardSpeed) -> Iterator[str]:
         )
 
 
+def _may_be_a_laptops(card: CardSpeed) -> bool:
+    """Return whether drivers may give a laptop's card the same name: of a GeForce or Quadro before the RTX 30."""
+    chip = chip_of(card.name)
+    return card.compute_capability < AMPERE and not chip.isdisjoint({"gtx", "rtx"}) and "titan" not in chip
+
+
 def _others(near: Sequence[CardSpeed]) -> str:
     if not near:
         return f"known cards are {', '.join(card.name for card in known_cards())}"
     told = ", ".join(card.name if sizes_in(card.name) else f"{card.name} ({card.vram_gib:g} GB)" for card in near)
-    return f"of that number are known {told}, which are other cards"
+    return f"of that number are known {told}, which may be other cards"

@@ -1,6 +1,6 @@
 """Writes into a table how long songs take on cards of each tier: what their plans run, at their speeds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -49,7 +49,7 @@ class _Timing:
         for tier in entry.tiers:
             source = made_from(self._table, variant, tier)
             if tier.id in known and known[tier.id].made_from == source:
-                yield tier.id, known[tier.id]
+                yield tier.id, _sized(known[tier.id], sold_in(tier))
             elif cards := tuple(filter(None, (self._card(variant, card) for card in sold_in(tier)))):
                 ways = tuple(self._ways(variant, tier))
                 yield tier.id, TierTimes(evidence=times_evidence(tier), made_from=source, cards=cards, ways=ways)
@@ -63,6 +63,7 @@ class _Timing:
         short, long = (work.seconds_on(card) for work in works if work is not None)
         return CardTimes(
             card=card.name,
+            vram_gib=card.vram_gib,
             typical=card.use is CardUse.RANGE,
             offload=plan.offload,
             quantization=plan.quantization,
@@ -109,6 +110,13 @@ class _Timing:
     def _work(self, knobs: Knobs, length_s: int, size_gib: float) -> SongWork | None:
         knobs = msgspec.structs.replace(knobs, variant=_SAME_WORK.get(knobs.variant, knobs.variant))
         return song_work(knobs, _one_song(length_s), self._table.room_bytes(size_gib), self._prober)
+
+
+def _sized(times: TierTimes, cards: Sequence[CardSpeed]) -> TierTimes:
+    """Return times that follow from these cards with their sizes, which older tables lack."""
+    sizes = {card.name: card.vram_gib for card in cards}
+    timed = tuple(msgspec.structs.replace(card, vram_gib=sizes[card.card]) for card in times.cards)
+    return msgspec.structs.replace(times, cards=timed)
 
 
 def _one_song(seconds: int, *, with_lm: bool = False) -> Workload:

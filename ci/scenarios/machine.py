@@ -38,14 +38,11 @@ from calibrate.probes.simulated.prober import REGIONS, full_size
 from calibrate.probes.simulated.sweep import pieces_of
 from ci.scenarios.card_book import CardBook
 from ci.scenarios.cards import card_of
-from ci.scenarios.reachable import of_modules
-from ci.scenarios.scenario import Scenario, ScenarioResult, ServiceCall
+from ci.scenarios.main_memory import host_bytes
+from ci.scenarios.scenario import EntryPoint, Scenario, ScenarioResult, ServiceCall
 
-OWN_PACKAGE = "acestep"
-"""What is judged: it may keep arrays in what it made when it was imported."""
-
-_LARGE_IMPORTS = ("gradio", "starlette", "uvicorn", "transformers")
-"""Libraries of the programs, which have many objects."""
+_LARGE_IMPORTS = {EntryPoint.PAGE: ("gradio", "starlette", "uvicorn"), EntryPoint.SERVER: ("starlette", "uvicorn")}
+"""Libraries of some programs, which have many objects and take seconds to import."""
 
 _THREADS = "threading.Thread._bootstrap_inner"
 
@@ -54,28 +51,6 @@ LIMITS_S = {1: 40, 2: 30, 4: 20, 8: 10}
 
 MOST_HOST_BYTES = 1024 * GIB
 """Main memory of the machine: nothing is refused for want of it."""
-
-
-def host_bytes() -> int:
-    """Bytes of the tensors and arrays in main memory that were made since `gc.freeze`, or that `acestep` holds."""
-    found: dict[int, int] = {}
-    seen: set[int] = set()
-    left = [*gc.get_objects(), *of_modules(OWN_PACKAGE)]
-    while left:
-        thing = left.pop()
-        for held in (thing, *gc.get_referents(thing)):
-            if isinstance(held, Tensor) and held.device.type == "cpu":
-                storage = held.untyped_storage()
-                found[storage.data_ptr()] = storage.nbytes()
-            elif isinstance(held, np.ndarray):
-                while isinstance(held.base, np.ndarray):
-                    held = held.base
-                found[held.ctypes.data] = held.nbytes
-            elif isinstance(held, tuple | msgspec.Struct) and not gc.is_tracked(held) and id(held) not in seen:
-                # The collector does not list what can be in no cycle.
-                seen.add(id(held))
-                left.append(held)
-    return sum(found.values())
 
 
 class SilentDevice(SimulatedDevice):
@@ -135,7 +110,7 @@ class Machine:
         components = full_size(self.scenario.variant, None)
         layer = components.text_encoder.layers[0]
         of_qwen = type(layer), type(layer.mlp), type(layer.input_layernorm)
-        for name in _LARGE_IMPORTS:
+        for name in ("transformers", *_LARGE_IMPORTS.get(self.scenario.entry, ())):
             import_module(name)
         # What is there before the program is no garbage of its, and looking at it takes long.
         gc.collect()

@@ -21,6 +21,7 @@ from acestep.checkpoints.weights import fill, random_tensors
 from acestep.devices.cpu import CpuDevice, cpu_dtype
 from acestep.engine.pipeline import Pipeline, prepare
 from acestep.knobs import Knobs, Variant
+from acestep.memory.packed import pack_linears
 from acestep.request import Request
 from tests.benchmarks.versus import versus
 from tests.library import library_arguments, library_pipeline
@@ -54,7 +55,14 @@ VAE = VaeArchitecture(decoder_channels=16, encoder_hidden_size=16)
 """An eighth of the published width, so that a song of four minutes is decoded in about a minute."""
 
 
-NEEDED = ("aten::mm", "aten::addmm", "aten::bmm", "aten::scaled_dot_product_attention", "aten::convolution")
+NEEDED = (
+    "mkldnn::_linear_pointwise",
+    "aten::mm",
+    "aten::addmm",
+    "aten::bmm",
+    "aten::scaled_dot_product_attention",
+    "aten::convolution",
+)
 """Operations of PyTorch, none of which calls another one of these."""
 
 
@@ -71,12 +79,18 @@ def mid_size() -> Components:
 
 
 def both(make: Callable[[], Components], request: Request) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """How we make the songs, and how the library does, with the same weights; the VAE's are changed for ours."""
+    """How we make the songs, and how the library does, with equal weights.
+
+    Those of the VAE are changed for ours, and in float32 the others too: they are packed.
+    """
     components = make()
-    library = library_pipeline(msgspec.structs.replace(components, vae=copy.deepcopy(components.vae)))
+    alike = make() if components.dtype is torch.float32 else components
+    library = library_pipeline(msgspec.structs.replace(alike, vae=copy.deepcopy(components.vae)))
     library.vae.enable_tiling()
     wishes = library_arguments(components, request)
     prepare(components, Knobs())
+    for module in components.modules().values():
+        pack_linears(module)
     pipeline = Pipeline(components, Knobs(), CpuDevice(components.dtype))
     return lambda: pipeline.generate(request), lambda: library(output_type="np", **wishes)
 

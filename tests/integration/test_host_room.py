@@ -16,7 +16,7 @@ from acestep.checkpoints import catalog
 from acestep.checkpoints.build import build
 from acestep.checkpoints.footprint import footprint, lm_footprint
 from acestep.checkpoints.host_memory import BESIDE_BYTES, require_room
-from acestep.checkpoints.lm import build_lm
+from acestep.checkpoints.lm import build_lm, load_lm
 from acestep.checkpoints.load import load
 from acestep.devices.cpu import cpu_dtype
 from acestep.errors import Exit, HostMemoryError, RunFailedError
@@ -31,6 +31,7 @@ from calibrate.probes.worker import serve_probes
 from calibrate.workload import Workload
 from tests.acestep_command import Command, command
 from tests.checkpoints import PARTS, write_diffusers, write_original
+from tests.tiny_planner import write_planner
 
 __all__ = ["command"]
 
@@ -117,6 +118,39 @@ def test_weights_that_adapters_change_are_new_ones(layout: str, tiny, folders) -
     # In the end they are quantized like the others.
     assert taken(1_000, torch.float32, Quantization.INT8) == taken(0, torch.float32, Quantization.INT8)
     assert taken(10**12, torch.float32, Quantization.INT8) == taken(10**12, torch.float32)
+
+
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+def test_matrices_that_are_packed_are_new_ones(layout: str, folders) -> None:
+    """A converted one is replaced by the packed one; one that is a view of a file becomes memory of the process."""
+
+    def taken(packed: bool, dtype: torch.dtype) -> int:
+        return footprint(str(folders[layout]), None, folders[layout].parent, dtype, None, packed=packed)
+
+    components = load(str(folders[layout]), dtype=torch.float32, checkpoints_dir=folders[layout].parent)
+    linears = [m for part in components.modules().values() for m in part.modules() if isinstance(m, torch.nn.Linear)]
+    assert taken(True, torch.float32) - taken(False, torch.float32) >= 4 * sum(m.weight.numel() for m in linears)
+    assert taken(True, torch.bfloat16) == taken(False, torch.bfloat16)
+
+
+@pytest.mark.parametrize("quantization", [None, Quantization.INT8])
+def test_matrices_of_a_language_model_that_are_packed_are_new_ones(
+    quantization: Quantization | None, tmp_path: Path
+) -> None:
+    """But for the embedding. Quantized ones are not packed."""
+    folder = str(tmp_path / "planner")
+    write_planner(tmp_path / "planner")
+    model = load_lm(folder, dtype=torch.float32).module.model
+    linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    views = 0
+    for dtype in DTYPES:
+        viewed, packed = (lm_footprint(folder, tmp_path, dtype, quantization, packed=it) for it in (False, True))
+        if quantization is None and not viewed:
+            views += 1
+            assert packed == sum(m.weight.numel() for m in linears) * dtype.itemsize
+        else:
+            assert packed == viewed
+    assert views == (quantization is None)
 
 
 @pytest.mark.parametrize("variant", [Variant.TURBO, Variant.XL_SFT])
@@ -262,7 +296,11 @@ def test_a_child_of_calibrate_refuses_what_is_no_answer_about_the_card(
                 return ""
 
             def run(self, order: Order, alive: Any) -> Any:
-                open_probe_lm("dummy", order.knobs, SimpleNamespace(dtype=torch.bfloat16, shares_host_memory=False))
+                open_probe_lm(
+                    "dummy",
+                    order.knobs,
+                    SimpleNamespace(dtype=torch.bfloat16, shares_host_memory=False, has_triton=False),
+                )
 
         order = Order(number=1, knobs=knobs, workload=Workload(batch=1, duration_s=10, with_lm=True), cap_bytes=GIB)
         ready, *said = _said(Loaded(Card()), setup_for(knobs, "dummy"), order)

@@ -25,6 +25,8 @@ from acestep.lm.job import Job
 from acestep.lm.products import FEW_ROWS
 from acestep.lm.recorded_step import REACH
 from acestep.lm.sampling import Draft, Sampler, Spans
+from acestep.lm.vocabulary import CODES_PER_SECOND
+from calibrate.probes.simulated.full_size_lm import FirstAllowed
 from tests.grammars import Alternating, Counted, job_of
 from tests.int8_on_cpu import int8_products_by
 from tests.recording_card import RecordingCard
@@ -82,6 +84,29 @@ def test_recorded_steps_write_the_tokens_of_launched_ones(
     assert not launched, "one recording serves from the first step to the last"
     assert [tape.repeats for tape in card.tapes] == [LONG - 1]
     assert card.tapes[0].released
+
+
+def test_a_song_of_four_minutes_is_recorded_two_or_three_times(
+    model: LanguageModel, launched: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anew for each further 1,024 keys; a recording launches two steps, one before it and one for it."""
+    steps, card, step_at = 240 * CODES_PER_SECOND, RecordingCard(), Decoder.step_at
+    computed: list[int] = []
+
+    def counted(self: Decoder, *arguments: Any) -> Tensor:
+        computed.append(len(card.tapes))
+        return step_at(self, *arguments)
+
+    monkeypatch.setattr(Decoder, "step_at", counted)
+    backend = PtBackend(model, card, chooser=FirstAllowed())
+    for prompt, recordings in ((REACH // 4, 2), (REACH - 100, 3)):
+        card.tapes.clear()
+        computed.clear()
+        backend.write([job_of(Counted(steps + 1, *IDS), [5] * prompt, [7] * 9, max_tokens=steps + 1)], silent)
+        assert computed == [made for made in range(recordings) for _ in range(2)]
+        assert sum(tape.repeats for tape in card.tapes) == steps
+        assert not launched
+        assert len(computed) <= 0.005 * steps
 
 
 def test_songs_of_many_lengths_and_forced_tokens_are_the_same(

@@ -15,7 +15,8 @@ from acestep.song import Song
 from acestep.tiers import load_tiers, tiers_here
 from acestep.units import GIB, MIB
 from calibrate.probes.simulated.memo import Regions
-from ci.scenarios.machine import LIMITS_S, Machine, host_bytes
+from ci.scenarios.machine import LIMITS_S, Machine
+from ci.scenarios.main_memory import host_bytes
 from ci.scenarios.scenario import EntryPoint, Scenario
 
 SCENARIO = Scenario(name="a scenario", entry=EntryPoint.PYTHON, card_gib=8, free_bytes=GIB, requests=(), limited=True)

@@ -1,6 +1,7 @@
 """A speed belongs to one chip in one form: every spelling of a name finds it, and no other card does."""
 
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,7 +18,17 @@ CARDS = st.sampled_from(known_cards())
 MAKERS = ("", "NVIDIA ", "NVIDIA GeForce ", "Tesla ", "nvidia  geforce ")
 FORMS = (
     *("SUPER", "Ti", "D", "Laptop GPU", "Laptop", "Mobile", "Max-Q", "with Max-Q Design", "Ada Generation", "SFF"),
-    *("NVL", "PCIe", "Server Edition", "Max-Q Workstation Edition", "MIG 1g.5gb", "MIG 3g.40gb", "limited to 8 GiB"),
+    *(
+        "(Laptop)",
+        "TiSUPER",
+        "NVL",
+        "PCIe",
+        "Server Edition",
+        "Max-Q Workstation Edition",
+        "MIG 1g.5gb",
+        "MIG 3g.40gb",
+        "limited to 8 GiB",
+    ),
 )
 
 
@@ -28,6 +39,23 @@ def reported(card: CardSpeed) -> list[str]:
         name = name.replace(ours, theirs)
     edition = name.replace("Blackwell", "Blackwell Workstation Edition")
     return [name, name.replace(" Laptop GPU", " Mobile"), edition]
+
+
+WRITTEN = (
+    (r" (?=(Ti|SUPER)\b)", ""),
+    (r"(?<=TX) (?=\d)", ""),
+    (r"(Laptop|Max-Q|\d+GB)", r"(\1)"),
+    (r"(?<=\d)GB\b", "G"),
+    (r"^[GR]TX ?(?=\d{4}(?!.*\bAda\b))", ""),
+    (r"(?<=TX)", "™"),
+    (r"(?<=TX)", "(TM)"),
+    (r"^", "NVIDIA® GeForce "),
+)
+"""How people and shops write a name: patterns in it, and what is there instead."""
+
+
+def without_size(name: str) -> str:
+    return re.sub(r" ?\d+GB", "", name)
 
 
 def answer(name: str, size_gib: float | None) -> CardSpeed | str:
@@ -42,10 +70,23 @@ def answer(name: str, size_gib: float | None) -> CardSpeed | str:
 def test_every_spelling_of_a_card_finds_it(card: CardSpeed, maker: str, which: int, cased: type[str]) -> None:
     name = cased(f"{maker}{reported(card)[which]}")
     assert card_speed(name, card.vram_gib) is card
-    assert is_same_card(card.name, name, card.vram_gib)
+    assert is_same_card(card.name, card.vram_gib, name, card.vram_gib)
+    assert is_same_card(card.name, None, name, card.vram_gib)
     sized = name if sizes_in(name) else f"{name} {card.vram_gib:g}GB"
     assert card_speed(sized) is card
     assert card_speed(name).vram_gib == card.vram_gib or not sizes_in(card.name)
+
+
+@given(CARDS, st.sets(st.integers(0, len(WRITTEN) - 1)), st.sampled_from((str, str.lower, str.upper)))
+def test_a_card_is_found_as_people_write_it(card: CardSpeed, ways: set[int], cased: type[str]) -> None:
+    name = card.name
+    for way in sorted(ways):
+        name = re.sub(*WRITTEN[way], name)
+    name = cased(name)
+    assert card_speed(name, card.vram_gib) is card
+    assert is_same_card(card.name, card.vram_gib, name, card.vram_gib)
+    for size in (f"{card.vram_gib:g}G", f"({card.vram_gib:g} GB)"):
+        assert card_speed(name if sizes_in(name) else f"{name} {size}") is card
 
 
 @given(CARDS, st.sampled_from(FORMS), st.booleans())
@@ -60,13 +101,28 @@ def test_a_card_in_another_form_is_never_taken_for_it(card: CardSpeed, form: str
     else:
         assert found is not card
         assert chip_of(found.name, found.vram_gib) == chip_of(name, size)
-    assert not is_same_card(card.name, name, card.vram_gib)
+    assert not is_same_card(card.name, card.vram_gib, name, card.vram_gib)
 
 
 @given(CARDS, st.integers(1, 200))
 def test_a_card_of_another_size_is_never_taken_for_it(card: CardSpeed, size: int) -> None:
-    found = answer(re.sub(r"\d+GB", "", card.name), size)
+    found = answer(without_size(card.name), size)
     assert card.name in found if isinstance(found, str) else found.vram_gib == size
+
+
+@given(CARDS, st.sampled_from(MAKERS))
+def test_of_all_known_cards_each_is_the_same_as_itself_only(listed: CardSpeed, maker: str) -> None:
+    for card in known_cards():
+        name = f"{maker}{card.name}"
+        assert is_same_card(listed.name, listed.vram_gib, name, card.vram_gib) is (card is listed)
+
+
+@given(CARDS, st.integers(1, 200))
+def test_a_list_with_sizes_means_the_card_whose_speed_is_known_and_no_other_size_of_it(
+    card: CardSpeed, size: int
+) -> None:
+    name = without_size(card.name)
+    assert is_same_card(card.name, card.vram_gib, name, size) is (answer(name, size) is card)
 
 
 def test_no_two_cards_are_one_chip_of_one_size() -> None:
@@ -124,8 +180,15 @@ def test_names_as_drivers_report_them_find_their_own_card_or_none(reported: str,
     if known is not None:
         assert card_speed(reported).name == known
         return
-    with pytest.raises(UsageError, match="which are other cards"):
+    with pytest.raises(UsageError, match="which may be other cards"):
         card_speed(reported)
+
+
+def test_the_readme_says_how_many_cards_there_are_and_names_one_of_them() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r'calibrate estimate --card "([^"]+)".*?one of (\d+) cards', readme, re.DOTALL)
+    assert card_speed(said[0]).name == said[0]
+    assert int(said[1]) == len(known_cards())
 
 
 def test_a_name_that_is_like_none_is_refused_with_all_known_ones() -> None:
@@ -140,5 +203,8 @@ def test_an_estimate_says_what_it_depends_on_and_what_it_is_not_for(card: CardSp
     assert (card.source in notes) == ("power" in notes) == is_laptop(card.name)
     assert not is_laptop(card.name) or " W" in card.source, "its source says the power"
     assert ("float32" in notes.replace(card.source, "")) == (card.compute_capability < AMPERE)
-    measured = msgspec.structs.replace(card, source="card.json")
-    assert "power" not in " ".join(notes_on(measured)), "a measured card had the power that it has"
+    turing = card.capability == "7.5" and card.name.startswith(("GTX", "RTX", "Quadro"))
+    assert ("same name" in notes) == (turing and "Max-Q" not in card.name), "drivers name no other laptop's card so"
+    measured = " ".join(notes_on(msgspec.structs.replace(card, source="card.json")))
+    assert "power" not in measured, "a measured card had the power that it has"
+    assert "same name" not in measured, "a measured card is the one that it is"

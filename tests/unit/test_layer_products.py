@@ -1,8 +1,10 @@
 """Weights in one allocation: found where they follow each other, nowhere else, and nothing else of a song changes."""
 
 import gc
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Knobs, Offload, Quantization
 from acestep.limits.think_memory import THINK_SHARE_BESIDE, lm_weight_bytes
 from acestep.limits.workspace import SEGMENT_GRAIN, up_to_grain
-from acestep.lm import products
+from acestep.lm import int8_product, products
 from acestep.lm.backends.base import StepsWritten
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.job import Job
@@ -35,6 +37,7 @@ from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.trace import Trace
 from tests.copying_cards import EagerCard, LateCard
 from tests.grammars import Counted, job_of
+from tests.int8_on_cpu import int8_products_by
 from tests.recording_card import RecordingCard
 
 AMPERE = (8, 6)
@@ -279,9 +282,11 @@ def test_when_the_weights_have_left_nothing_keeps_their_memory(act: str) -> None
     assert card.in_use == [0]
 
 
-def _use(act: str, card: CpuDevice, written: StepsWritten) -> None:
+def _use(act: str, card: CpuDevice, written: StepsWritten, quantization: Quantization | None = None) -> None:
     """Write or rehearse songs with a model that enters the card for it, without the collection of cycles."""
     model: LanguageModel = build_lm("tiny", dtype=torch.float32, vocab_size=900)
+    if quantization is not None:
+        quantize_lm(model, quantization)
     placement = Placement({LANGUAGE_MODEL: model.module}, (), Offload.CPU_DIT, card)
     backend = PtBackend(model, card, use=lambda: placement.use(LANGUAGE_MODEL), chooser=FirstAllowed())
     gc.collect()
@@ -295,18 +300,49 @@ def _use(act: str, card: CpuDevice, written: StepsWritten) -> None:
         gc.enable()
 
 
-def _stop(*_: object) -> None:
+def _stop(*_: object) -> Any:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("act", "where"), [("write", "written"), ("write", "product"), ("rehearse", "product")])
+def _full(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("act", ["write", "rehearse"])
+@pytest.mark.parametrize("number", [0, 1, 13, 14, 15, 16, 17, 22])
 def test_while_an_error_is_raised_nothing_keeps_the_memory_of_the_weights(
-    act: str, where: str, monkeypatch: pytest.MonkeyPatch
+    act: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The traceback has the frames of all calls, of which the last has a weight as its argument."""
-    if where == "product":
-        monkeypatch.setattr(products.Products, "product", lambda self, rows, weight: _stop(self, rows, weight))
+    """The traceback has the frames of all calls, of which the last, one of the products, has a weight as its argument.
+
+    They are those of a prompt's layers, of the head, and of a step.
+    """
+    product, left = products.Products.product, iter(range(number))
+
+    def stopped(self: products.Products, rows: Tensor, weight: Tensor) -> Tensor:
+        return product(self, rows, weight) if next(left, None) is not None else _stop(rows, weight)
+
+    monkeypatch.setattr(products.Products, "product", stopped)
     card = Watching()
     with pytest.raises(KeyboardInterrupt):
-        _use(act, card, _stop)
+        _use(act, card, lambda *_: None)
+    assert card.in_use == [0]
+
+
+def test_while_an_error_of_the_listener_is_raised_nothing_keeps_the_memory_of_the_weights() -> None:
+    card = Watching()
+    with pytest.raises(KeyboardInterrupt):
+        _use("write", card, _stop)
+    assert card.in_use == [0]
+
+
+def test_while_the_int8_kernel_runs_out_of_memory_nothing_keeps_that_of_the_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernels, card = ModuleType("acestep.lm.int8_kernel"), Watching()
+    kernels.launch_product = _full  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "acestep.lm.int8_kernel", kernels)
+    card.has_triton = True
+    with int8_products_by(int8_product._on_cuda), pytest.raises(torch.OutOfMemoryError):
+        _use("rehearse", card, lambda *_: None, Quantization.INT8)
     assert card.in_use == [0]

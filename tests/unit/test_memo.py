@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from acestep.checkpoints.quantize import quantize
 from acestep.knobs import Quantization
 from acestep.units import MIB
-from calibrate.probes.simulated.memo import Event, Memo, Regions, UnlikeCallsError
+from calibrate.probes.simulated.memo import Memo, Regions, UnlikeCallsError
+from calibrate.probes.simulated.region_events import Event
 from tests.simulated_card import Card, meta
 
 

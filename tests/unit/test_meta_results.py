@@ -11,6 +11,8 @@ from calibrate.probes.simulated import ledger
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.meta_results import MetaResults
+from calibrate.probes.simulated.operations import about
+from calibrate.probes.simulated.region_events import RegionEvents
 
 aten = torch.ops.aten
 
@@ -27,6 +29,9 @@ class Reports:
 
     def free(self, block: int) -> None:
         self.sizes.append(-block)
+
+    def play(self, recording: RegionEvents) -> dict[int, int]:
+        return recording.onto(self)
 
 
 def on_meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -77,11 +82,11 @@ def test_a_call_gives_the_same_whether_or_not_it_is_remembered(
 def test_a_call_with_the_same_layouts_is_found_again() -> None:
     results = MetaResults()
     args = (on_meta(4, 6), on_meta(6))
-    key = results.key(aten.mul.Tensor, args, {})
+    key = results.key(about(aten.mul.Tensor), args, {})
     assert results.find(key) is None
     out = aten.mul.Tensor(*args)
     results.remember(key, args, {}, out, (1, 2))
-    found = results.find(results.key(aten.mul.Tensor, (on_meta(4, 6), on_meta(6)), {}))
+    found = results.find(results.key(about(aten.mul.Tensor), (on_meta(4, 6), on_meta(6)), {}))
     assert found is not None
     assert found.work == (1, 2)
     assert found.result(args).stride() == out.stride()
@@ -90,7 +95,7 @@ def test_a_call_with_the_same_layouts_is_found_again() -> None:
 def test_a_result_that_shares_a_storage_is_never_remembered() -> None:
     results = MetaResults()
     args = (on_meta(4, 6), [24])
-    key = results.key(aten._unsafe_view.default, args, {})
+    key = results.key(about(aten._unsafe_view.default), args, {})
     results.remember(key, args, {}, aten._unsafe_view.default(*args), ())
     assert results.find(key) is None
 
@@ -125,7 +130,7 @@ class Wrapped(torch.nn.Parameter):
     ],
 )
 def test_what_is_not_known_from_layouts_is_computed(func: Any, args: tuple[Any, ...]) -> None:
-    assert MetaResults().key(func, args, {}) is None
+    assert MetaResults().key(about(func), args, {}) is None
 
 
 def test_so_many_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +139,6 @@ def test_so_many_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = []
     for length in (1, 2, 3):
         args = (on_meta(length),)
-        keys.append(results.key(aten.neg.default, args, {}))
+        keys.append(results.key(about(aten.neg.default), args, {}))
         results.remember(keys[-1], args, {}, aten.neg.default(*args), ())
     assert [results.find(key) is not None for key in keys] == [False, False, True]

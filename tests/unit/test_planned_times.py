@@ -1,6 +1,7 @@
 """How long songs take under a plan: whose seconds are shown, how far they reach, and what own runs change."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from acestep.knobs import Backend, Offload
 from acestep.limits import own_runs
 from acestep.limits.own_runs import MOST_ENTRIES, MOST_RUNS, OwnTimes, own_times, ratios_for, ratios_of, with_run
 from acestep.limits.plan import Overrides, Plan, resolve
-from acestep.limits.song_time import NOT_RANKED, base_of, cards_of, planned_times, stages_at, thinking_of
+from acestep.limits.song_time import (
+    NOT_RANKED,
+    base_of,
+    cards_of,
+    is_own_card,
+    planned_times,
+    stages_at,
+    thinking_of,
+)
 from acestep.locale_text import LANGUAGES
 from acestep.request import Request
 from acestep.result import Result
@@ -26,6 +35,7 @@ from acestep.stage import Stage, StageReport
 from acestep.ui.views import card_html
 from acestep.ui.words import PageText
 from acestep.units import GIB, duration_range
+from calibrate.timing.cards import CardSpeed, known_cards
 from tests import acestep_command
 from tests.planned import TABLE
 
@@ -109,6 +119,15 @@ def test_a_size_in_a_name_of_the_table_is_that_of_the_card() -> None:
         times = planned_times(plan, {plan.tier: listed})
         assert times is not None
         assert (times.cards == ("A100 40GB",)) is own
+
+
+@given(st.sampled_from(known_cards()), st.sampled_from(known_cards()), st.booleans())
+def test_a_card_has_the_times_of_a_listed_one_of_its_size_only(card: CardSpeed, like: CardSpeed, same: bool) -> None:
+    """A table with sizes, and cards such as the RTX 4090 that was given 48 GB."""
+    size = card.vram_gib if same else like.vram_gib
+    sized = msgspec.structs.replace(card_times(card.name, 1.0), vram_gib=card.vram_gib)
+    plan = plan_of(re.sub(r" ?\d+GB", "", card.name), size)
+    assert is_own_card(plan, sized) is (size == card.vram_gib)
 
 
 def test_cards_before_ampere_have_no_times_but_those_of_own_runs() -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.units import MIB
+from calibrate.probes.simulated.played import Played
 from calibrate.probes.simulated.replay import replay, smallest_cap
 from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_trace, stages
 
@@ -133,3 +134,26 @@ def test_a_stage_alone_does_not_pay_for_the_stages_before_it() -> None:
     trace = staged()
     caps = {stage.name: smallest_cap(stage_trace(trace, stage.name)) for stage in stages(trace)}
     assert caps == {"encode": 24 * MIB, "denoise": 42 * MIB, "decode": 32 * MIB}
+
+
+@settings(max_examples=200)
+@given(operations=OPERATIONS, caps=st.lists(st.integers(0, 120), min_size=2, max_size=8))
+def test_what_was_found_under_one_cap_is_only_told_of_caps_where_a_replay_finds_it(
+    operations: list[int], caps: list[int]
+) -> None:
+    trace = build(operations)
+    played = Played(trace=trace, loops=(), work={})
+    for cap in caps:
+        assert played.under(cap * MIB) == replay(trace, cap * MIB, ())
+
+
+@settings(max_examples=200)
+@given(operations=OPERATIONS, more=OPERATIONS, caps=st.lists(st.integers(0, 120), min_size=2, max_size=8))
+def test_a_run_that_goes_on_from_the_end_of_its_beginning_is_the_whole_run(
+    operations: list[int], more: list[int], caps: list[int]
+) -> None:
+    beginning, whole = build(operations), build([*operations, *more])
+    played = Played(trace=beginning, loops=(), work={})
+    for cap in caps:
+        goes_on = played.end(cap * MIB).resumed(whole, cap * MIB)
+        assert goes_on.play((), len(beginning)) == replay(whole, cap * MIB, ())

@@ -6,12 +6,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from acestep.cli.show import tiers_markdown
+from acestep.cli.show_times import NO_USUAL_CARD
 from acestep.evidence import Evidence, EvidenceKind
 from acestep.knobs import Variant
+from acestep.locale_text import LANGUAGES
 from acestep.song_times import LENGTHS_S
 from acestep.stage import Stage
 from acestep.tiers import load_tiers
 from calibrate.record.measurement import load_measurement
+from calibrate.report.explorer.numbers import numbers
+from calibrate.report.guide_times import tiers_without_times
+from calibrate.report.real_cards import real_cards
+from calibrate.report.words import words_of
 from calibrate.table.merge import build_table
 from calibrate.timing.cards import CardUse, known_cards
 from calibrate.timing.tier_cards import made_from
@@ -46,12 +53,54 @@ def test_every_tier_with_cards_of_known_speed_has_times_and_a_slower_card_takes_
     assert by_name["RTX 3090"].stages[Stage.DENOISE] > by_name["RTX 4090"].stages[Stage.DENOISE]
 
 
+def test_a_tier_without_times_is_one_that_no_card_is_in_and_the_pages_say_so() -> None:
+    table = load_tiers(TIERS_FOLDER / "generated_tiers.json")
+    for variant in table.variants.values():
+        without = [tier for tier in variant.tiers if tier.id not in variant.times]
+        assert not [real.label for real in real_cards() for tier in without if real.card.nameplate_gib in tier.vram_gib]
+        for line, tier in zip(tiers_markdown(variant).splitlines()[2:], variant.tiers, strict=True):
+            assert (NO_USUAL_CARD in line) == (tier in without)
+        for language in LANGUAGES:
+            words = words_of(language)
+            told = tiers_without_times(variant, words)
+            assert [tier for tier in variant.tiers if words.tier(tier) in told] == without
+
+
 def test_times_are_kept_until_what_they_follow_from_changes() -> None:
     again, asked = timed(TABLE, TIMED)
     assert (again, asked) == (TIMED, 0)
     other = build_table([msgspec.structs.replace(measured(), code_version="1.2.3").sealed()], POLICY)
     _, asked = timed(other, TIMED)
     assert asked == ASKED
+
+
+def test_each_card_has_its_size_and_those_of_an_older_table_get_it_without_being_simulated_again() -> None:
+    sizes = {card.name: card.vram_gib for card in known_cards()}
+    entry = TIMED.variants[Variant.TURBO]
+    assert entry.times
+    for times in entry.times.values():
+        assert all(card.vram_gib == sizes[card.card] for card in times.cards)
+    older = {
+        tier: msgspec.structs.replace(
+            times, cards=tuple(msgspec.structs.replace(card, vram_gib=None) for card in times.cards)
+        )
+        for tier, times in entry.times.items()
+    }
+    before = msgspec.structs.replace(
+        TIMED, variants={**TIMED.variants, Variant.TURBO: msgspec.structs.replace(entry, times=older)}
+    )
+    assert timed(TABLE, before) == (TIMED, 0)
+
+
+def test_a_card_of_the_explorer_has_times_of_its_size_only() -> None:
+    by_label = {real.label: real.card for real in real_cards()}
+    shown = numbers(TIMED)["variants"][Variant.TURBO]["times"]
+    entry = TIMED.variants[Variant.TURBO]
+    assert shown.keys() == entry.times.keys()
+    assert any(listed["cards"] for cards in shown.values() for listed in cards)
+    for tier, times in entry.times.items():
+        for listed, card in zip(shown[tier], times.cards, strict=True):
+            assert [by_label[label].nameplate_gib for label in listed["cards"]] in ([], [card.vram_gib]), card.card
 
 
 def test_a_table_with_times_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 from acestep.errors import UsageError
 from acestep.hardware.card import CPU, Card, CardKind
 from acestep.hardware.card_chips import chip_of
-from acestep.hardware.card_sizes import card_model
+from acestep.hardware.card_sizes import card_model, sizes_in
 from acestep.hardware.detection.answers import named
 from acestep.hardware.detection.torch_cards import identity
 
@@ -89,12 +89,18 @@ def _fitting(cards: Sequence[Card], wish: str) -> list[Card]:
     tests: tuple[Callable[[Card], bool], ...] = (
         lambda card: wish in (card.uuid.lower(), card.name.lower()),
         lambda card: card.uuid.lower().startswith(wish),
-        lambda card: chip_of(card.name) == chip_of(wish),
-        lambda card: card_model(card.name) == card_model(wish),
+        lambda card: chip_of(card.name) == chip_of(wish) and _has_size(wish, card),
+        lambda card: card_model(card.name) == card_model(wish) and _has_size(wish, card),
         lambda card: wish in card.name.lower(),
         lambda card: _begins_uuid(wish, card.uuid),
     )
     return next((found for test in tests if (found := [card for card in cards if test(card)])), [])
+
+
+def _has_size(wish: str, card: Card) -> bool:
+    """Return whether a card has the size that a wish says; chip and model are compared without it."""
+    sizes = sizes_in(wish)
+    return not sizes or round(card.nameplate_gib) in sizes
 
 
 def _begins_uuid(wish: str, uuid: str) -> bool:

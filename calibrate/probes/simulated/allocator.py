@@ -75,11 +75,16 @@ FreeList: TypeAlias = list[tuple[int, int, Block]]
 
 
 class AllocatorCounts:
-    """What an allocator under a hard cap counts, in bytes: of live blocks, of the sizes asked for, and of segments."""
+    """What an allocator under a hard cap counts, in bytes: of live blocks, of the sizes asked for, and of segments.
+
+    `denied` is the smallest amount of segments that was above the cap. Under every other cap below it, and not below
+    the largest amount that was held, the allocator does the same for the same requests.
+    """
 
     __slots__ = (
         "allocated",
         "cap",
+        "denied",
         "num_oom",
         "num_retries",
         "peak_allocated",
@@ -95,6 +100,7 @@ class AllocatorCounts:
         self.allocated = self.requested = self.reserved = 0
         self.peak_allocated = self.peak_reserved = 0
         self.num_oom = self.num_retries = 0
+        self.denied = NO_CAP + 1
 
     def empty_cache(self) -> None:
         """Return memory without a live block to the driver."""
@@ -104,9 +110,11 @@ class AllocatorCounts:
         """Raise `SimulatedOutOfMemoryError` if `more` bytes pass the cap, also with an empty cache."""
         if self.reserved + more > self.cap:
             self.num_retries += 1
+            self.denied = min(self.denied, self.reserved + more)
             self.empty_cache()
             if self.reserved + more > self.cap:
                 self.num_oom += 1
+                self.denied = min(self.denied, self.reserved + more)
                 raise SimulatedOutOfMemoryError(n_bytes, self.reserved, self.allocated, self.cap)
 
 
@@ -159,6 +167,14 @@ class CachingAllocator(AllocatorCounts):
             self.reserved += view.size
         self.reset_peaks()
         return live
+
+    def copied(self, cap_bytes: int) -> tuple["CachingAllocator", dict[int, Block]]:
+        """Return an allocator in the same state under another cap, and its live blocks by their address."""
+        other = CachingAllocator(cap_bytes)
+        live = other.hold(self.snapshot())
+        for name in ("peak_allocated", "peak_reserved", "num_oom", "num_retries", "denied", "_next_address"):
+            setattr(other, name, getattr(self, name))
+        return other, live
 
     def malloc(self, n_bytes: int) -> Block:
         """Return a block of at least `n_bytes`, or an empty block (size 0) for zero bytes.

@@ -25,11 +25,13 @@ from calibrate.probes.simulated.book import TraceBook
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.kernels import CudaKernels
 from calibrate.probes.simulated.ledger import Ledger
-from calibrate.probes.simulated.loops import Loop, find_loops
+from calibrate.probes.simulated.loops import find_loops
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
-from calibrate.probes.simulated.replay import ReplayResult, replay
+from calibrate.probes.simulated.played import Played
+from calibrate.probes.simulated.replay import ReplayResult
 from calibrate.probes.simulated.splice import evicted, held, joined, only, repeated
 from calibrate.probes.simulated.trace import WORKSPACE, Trace
+from calibrate.probes.simulated.under_caps import UnderCaps
 from calibrate.probes.simulated.work_counter import Counts, work_between
 from calibrate.probes.work import Work
 
@@ -37,24 +39,11 @@ KEEPS_PARTS: Final = (Offload.NONE, Offload.CPU)
 """Offload modes in which parts can be moved off the card before decoding."""
 
 
-class Played(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A trace that is replayed under many caps, and the work of its stages."""
-
-    trace: Trace
-    loops: tuple[Loop, ...]
-    work: dict[str, Work]
-
-    def under(self, cap_bytes: int) -> ReplayResult:
-        """Replay it under a cap."""
-        return replay(self.trace, cap_bytes, self.loops)
-
-
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One attempt under one cap: where and in which tiles it decodes, and its result."""
 
     path: DecodePath
     tile: int
-    played: Played
     outcome: ReplayResult
 
 
@@ -128,6 +117,7 @@ class DecodeLadder:
         self._bytes_per_frame = bytes_per_frame
         self._vae_chunk = vae_chunk
         self._in_use: dict[DecodePath, int] = {}
+        self._outcomes: dict[tuple[DecodePath, int], UnderCaps[ReplayResult]] = {}
 
     @property
     def paths(self) -> tuple[DecodePath, ...]:
@@ -163,12 +153,12 @@ class DecodeLadder:
         fit of one says something only about a single step of the grid.
         """
         smallest = ladder_from(self._vae_chunk or self._tile(0))[-1]
-        sure = [self._played(path, smallest) for path in self.paths]
         cap = NO_CAP
         while True:
             outcomes = []
-            for played in sure:
-                outcomes.append(played.under(cap))
+            for path in self.paths:
+                # The smallest tile is always tried.
+                outcomes.append(self._outcome(path, smallest, cap))
                 if not _failed_in_decoding(outcomes[-1]):
                     break
             if outcomes[-1].fits:
@@ -182,8 +172,7 @@ class DecodeLadder:
         """Yield the attempts of one decode path, largest tile first."""
 
         def attempt(tile: int) -> Attempt:
-            played = self._played(path, tile)
-            return Attempt(path=path, tile=tile, played=played, outcome=played.under(cap_bytes))
+            return Attempt(path=path, tile=tile, outcome=self._outcome(path, tile, cap_bytes))
 
         first = attempt(self._vae_chunk or self._tile(cap_bytes - self._in_use.get(path, 0)))
         if first.outcome.asked and not self._vae_chunk:
@@ -197,8 +186,24 @@ class DecodeLadder:
     def _tile(self, free_bytes: int) -> int:
         return choose_tile(free_bytes, self._frames, self._bytes_per_frame)
 
-    def _played(self, path: DecodePath, tile: int) -> Played:
-        later = self._decode(tile, self._offload is Offload.NONE and path is DecodePath.GPU)
+    def _outcome(self, path: DecodePath, tile: int, cap_bytes: int) -> ReplayResult:
+        """Replay a run under a cap; its beginning, which all tiles share, is played once."""
+        known = self._outcomes.setdefault((path, tile), UnderCaps())
+        found = known.find(cap_bytes)
+        if found is None:
+            player, whole = self._before.end(cap_bytes), self.played(path, tile)
+            player = player.resumed(whole.trace, cap_bytes)
+            found = player.play(whole.loops, len(self._before.trace))
+            known.keep(player.held, player.denied, found)
+        return msgspec.structs.replace(found, cap_bytes=cap_bytes)
+
+    def work(self, path: DecodePath, tile: int) -> dict[str, Work]:
+        """The work of the stages of a run that decodes so."""
+        return self._before.work | self._later(path, tile).work
+
+    def played(self, path: DecodePath, tile: int) -> Played:
+        """The whole run that decodes so."""
+        later = self._later(path, tile)
         trace = joined(self._before.trace, later.trace)
         if path is DecodePath.GPU_OFFLOAD:
             # One event later, so that the stage begins with the parts that it will move off the card.
@@ -206,6 +211,9 @@ class DecodeLadder:
         shift = len(trace) - len(later.trace)
         shifted = [msgspec.structs.replace(loop, start=loop.start + shift) for loop in later.loops]
         return Played(trace=trace, loops=(*self._before.loops, *shifted), work=self._before.work | later.work)
+
+    def _later(self, path: DecodePath, tile: int) -> Played:
+        return self._decode(tile, self._offload is Offload.NONE and path is DecodePath.GPU)
 
 
 def _failed_in_decoding(outcome: ReplayResult) -> bool:

@@ -1,7 +1,6 @@
 """The simulated card as the pipeline sees it: a device whose moves are only counted."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -57,8 +56,7 @@ class SimulatedDevice(InOrder):
     def upload(self, host: Tensor, owner: str) -> Tensor:
         """Return a meta tensor with the layout of `host`, allocated for `owner`."""
         self._counter.transfer(host.numel() * host.element_size())
-        with self._on_the_books_of(owner):
-            return torch.empty_strided(host.shape, host.stride(), dtype=host.dtype, device=self.torch_device)
+        return self._ledger.new(host.shape, host.stride(), host.dtype, owner)
 
     def download(self, host: np.ndarray, source: Tensor) -> None:
         """Copy nothing; only the shapes are compared."""
@@ -71,8 +69,7 @@ class SimulatedDevice(InOrder):
 
     def reserve(self, n_bytes: int, owner: str) -> Tensor:
         """Return a meta tensor allocated for `owner`."""
-        with self._on_the_books_of(owner):
-            return torch.empty(n_bytes, dtype=torch.uint8, device=self.torch_device)
+        return self._ledger.new((n_bytes,), (1,), torch.uint8, owner)
 
     def make_room(self, n_bytes: int) -> None:
         """Allocate and free at once, as on a card."""
@@ -113,11 +110,3 @@ class SimulatedDevice(InOrder):
     @property
     def _counter(self) -> WorkCounter:
         return self._ledger.workspaces.work
-
-    @contextmanager
-    def _on_the_books_of(self, owner: str) -> Iterator[None]:
-        self._ledger.owner = owner
-        try:
-            yield
-        finally:
-            self._ledger.owner = ACTIVATIONS

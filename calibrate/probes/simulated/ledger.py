@@ -5,7 +5,7 @@ storage to a sink; the free of a storage is reported when its last tensor is del
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -13,13 +13,16 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, UntypedStorage
+from torch._C import _DisableTorchDispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from calibrate.probes.simulated.kernels import Workspaces
 from calibrate.probes.simulated.meta_results import MetaResults
+from calibrate.probes.simulated.operations import about
+from calibrate.probes.simulated.region_events import RegionEvents
 from calibrate.probes.simulated.trace import ALLOWANCE, WORKSPACE
-from calibrate.probes.simulated.work_counter import CONVOLUTIONS, NOTHING, PRODUCTS, Counts, operation, tensors_in
+from calibrate.probes.simulated.work_counter import NOTHING, Counts, tensors_in, work_of
 
 aten = torch.ops.aten
 
@@ -35,6 +38,13 @@ class Sink(Protocol):
 
     def free(self, block: int) -> None:
         """The storage with the number `block` was freed."""
+        ...
+
+    def play(self, recording: RegionEvents) -> dict[int, int]:
+        """A call did again what was recorded; return the numbers of the blocks that it left alive.
+
+        May raise `torch.OutOfMemoryError`, and then it did nothing.
+        """
         ...
 
 
@@ -87,7 +97,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func.is_view:
+        operation = about(func)
+        if operation.is_view:
             return func(*args, **kwargs)
         if func is aten._to_copy.default and self._leaves(args[0], kwargs):
             source = args[0]
@@ -97,9 +108,9 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         if func is aten.copy_.default and self._is_device(args[1]) and not self._is_device(args[0]):
             self._copied_to_host(args[0], waits=not (args[2:] and args[2]) and not kwargs.get("non_blocking"))
             return args[0]
-        key = _RESULTS.key(func, args, kwargs)
+        key = _RESULTS.key(operation, args, kwargs)
         known = _RESULTS.find(key)
-        if func in PRODUCTS and self._is_device(args[0]):
+        if operation.is_product and self._is_device(args[0]):
             if not self.has_workspace and self.workspaces.matmul_bytes:
                 self._sink.alloc(self.workspaces.matmul_bytes, WORKSPACE)
             self.products += 1
@@ -110,7 +121,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
             out, done = known.result(args), known.work
         self.workspaces.work.add(done)
         self.adopt(out)
-        if func in CONVOLUTIONS and self._is_device(args[0]):
+        if operation.is_convolution and self._is_device(args[0]):
             n_bytes = self.workspaces.convolution(args[0], args[1], out, transposed=args[6])
             if n_bytes:
                 self._sink.free(self._sink.alloc(n_bytes, ALLOWANCE))
@@ -131,7 +142,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
             if any(self._is_device(leaf) for leaf in tensors_in((*args, *kwargs.values()))):
                 self._failed = self._failed or f"{func} failed: {error}".splitlines()[0]
             raise
-        return out, operation(func, args, out) if self._gives_device(out) else NOTHING
+        return out, work_of(func, args, out) if self._gives_device(out) else NOTHING
 
     @property
     def has_workspace(self) -> bool:
@@ -182,6 +193,17 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves
         storage = tensor.untyped_storage()
         key = storage._cdata
         self._live[key] = Held(block, storage.nbytes(), weakref.ref(storage, lambda _: self._forget(key)))
+
+    def new(self, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype, owner: str) -> Tensor:
+        """Return a new tensor of an owner as `empty_strided` would, without the way through an operation: it is long.
+
+        May raise `torch.OutOfMemoryError`.
+        """
+        with _DisableTorchDispatch():
+            tensor = torch.empty_strided(shape, stride, dtype=dtype, device=self._device_type)
+        if n_bytes := tensor.untyped_storage().nbytes():
+            self.bind(tensor, self._sink.alloc(n_bytes, owner))
+        return tensor
 
     def knows(self, tensor: Tensor) -> bool:
         """Whether the tensor's storage has been reported."""

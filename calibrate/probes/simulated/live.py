@@ -5,6 +5,7 @@ from collections import deque
 import torch
 
 from calibrate.probes.simulated.allocator import NO_CAP, Block, CachingAllocator, SimulatedOutOfMemoryError
+from calibrate.probes.simulated.region_events import RegionEvents
 from calibrate.probes.simulated.trace import ALLOWANCE
 
 
@@ -20,6 +21,7 @@ class LiveBook:
         self.allocator = CachingAllocator(cap_bytes)
         self._blocks: dict[int, Block] = {}
         self._allowances: dict[int, int] = {}
+        self._allowed = 0
         self._gone: deque[int] = deque()
         self._busy = False
         self._next = 0
@@ -28,7 +30,7 @@ class LiveBook:
     @property
     def counted_bytes(self) -> int:
         """Bytes of live tensors and the matrix-product workspace."""
-        return self.allocator.allocated - sum(self._allowances.values())
+        return self.allocator.allocated - self._allowed
 
     def alloc(self, n_bytes: int, owner: str) -> int:
         """Return a block for a storage; raise `torch.OutOfMemoryError` if it does not fit under the cap."""
@@ -43,6 +45,7 @@ class LiveBook:
             self._blocks[self._next] = block
             if owner == ALLOWANCE:
                 self._allowances[self._next] = block.size
+                self._allowed += block.size
             self._peak = max(self._peak, self.counted_bytes)
             return self._next
         finally:
@@ -55,11 +58,15 @@ class LiveBook:
         if not self._busy:
             self._take_back()
 
+    def play(self, recording: RegionEvents) -> dict[int, int]:
+        """Do again what a call did; return the blocks that are still alive. Undone if one of them does not fit."""
+        return recording.onto(self)
+
     def _take_back(self) -> None:
         self._busy = True
         while self._gone:
             block = self._gone.popleft()
-            self._allowances.pop(block, None)
+            self._allowed -= self._allowances.pop(block, 0)
             self.allocator.free(self._blocks.pop(block))
         self._busy = False
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acestep.units import ceil_div
-from calibrate.probes.simulated.trace import Trace
+from calibrate.probes.simulated.trace import FREE, Trace
 
 WINDOW: Final = 16
 """Events in one hash window for finding repetitions; a power of two."""
@@ -28,17 +28,32 @@ MIN_TURNS: Final = 4
 """Fewest turns: fewer save almost nothing, because one turn, mostly two, must be played before a state can repeat."""
 
 
+MIN_CLOSED_PERIOD: Final = 24
+"""Fewest events in one turn of a closed loop, for which no states are compared."""
+
+MIN_CLOSED_TURNS: Final = 2
+
+
 class Loop(msgspec.Struct, frozen=True, kw_only=True):
-    """`turns` repetitions of `period` identical events, from event `start` on."""
+    """`turns` repetitions of `period` identical events, from event `start` on.
+
+    `closed`: a turn only allocates and frees, it frees all that it allocates, and nothing else.
+    """
 
     start: int
     period: int
     turns: int
+    closed: bool = False
 
     @property
     def stop(self) -> int:
         """The event after the last whole turn."""
         return self.start + self.period * self.turns
+
+    @property
+    def saved(self) -> int:
+        """Events that need not be played: of a closed loop all but one turn, of others most."""
+        return self.period * (self.turns - (1 if self.closed else 2))
 
 
 def find_loops(trace: Trace) -> tuple[Loop, ...]:
@@ -46,7 +61,7 @@ def find_loops(trace: Trace) -> tuple[Loop, ...]:
     sizes = np.array(trace.sizes, dtype=np.int64)
     slots = np.array(trace.slots, dtype=np.int64)
     found = [_loops_of_period(sizes, slots, period) for period in _likely_periods(sizes, slots)]
-    found.sort(key=lambda loops: -sum(loop.period * (loop.turns - 2) for loop in loops))
+    found.sort(key=lambda loops: -sum(loop.saved for loop in loops))
     chosen: list[Loop] = []
     for loop in (loop for loops in found for loop in loops):
         if all(loop.stop <= other.start or other.stop <= loop.start for other in chosen):
@@ -71,10 +86,44 @@ def _loops_of_period(sizes: NDArray[np.int64], slots: NDArray[np.int64], period:
     """Return every range that repeats itself exactly after `period` events, in turns of at least `MIN_PERIOD`."""
     repeats = (sizes[:-period] == sizes[period:]) & (slots[:-period] == slots[period:])
     edges = np.flatnonzero(np.diff(repeats.astype(np.int8), prepend=0, append=0)).tolist()
-    turn = period * ceil_div(MIN_PERIOD, period)
     loops = []
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
-        turns = (stop - start + period) // turn
-        if turns >= MIN_TURNS:
-            loops.append(Loop(start=start, period=turn, turns=turns))
+        # The last turn is compared with none after it.
+        loop = _closed_loop(sizes, slots, period, start, stop + period) or _loop(period, start, stop + period)
+        if loop is not None:
+            loops.append(loop)
     return loops
+
+
+def _loop(period: int, start: int, stop: int) -> Loop | None:
+    turn = period * ceil_div(MIN_PERIOD, period)
+    turns = (stop - start) // turn
+    return Loop(start=start, period=turn, turns=turns) if turns >= MIN_TURNS else None
+
+
+def _closed_loop(sizes: NDArray[np.int64], slots: NDArray[np.int64], period: int, start: int, stop: int) -> Loop | None:
+    """Return the loop whose turns begin where the fewest blocks are alive, if they are closed there."""
+    if stop - start < 2 * period:
+        return None
+    alive = np.cumsum(np.where(sizes[start : start + period] == FREE, -1, 1))
+    start += (int(np.argmin(alive)) + 1) % period
+    turn = period * ceil_div(MIN_CLOSED_PERIOD, period)
+    turns = (stop - start) // turn
+    if (
+        turns < MIN_CLOSED_TURNS
+        or alive[-1]
+        or not _is_closed(sizes[start : start + turn], slots[start : start + turn])
+    ):
+        return None
+    return Loop(start=start, period=turn, turns=turns, closed=True)
+
+
+def _is_closed(sizes: NDArray[np.int64], slots: NDArray[np.int64]) -> bool:
+    """Whether some events are allocations and frees of the same blocks: in each slot one after the other, in turn."""
+    if (sizes < FREE).any():
+        return False
+    by_slot = np.argsort(slots, kind="stable")
+    frees = (sizes == FREE)[by_slot]
+    return len(frees) % 2 == 0 and bool(
+        frees[1::2].all() and not frees[::2].any() and (slots[by_slot[1::2]] == slots[by_slot[::2]]).all()
+    )

@@ -13,21 +13,28 @@ sample of the calls that it could repeat, and compares them with their recording
 import random
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FunctionType
-from typing import Any, NamedTuple
+from types import FunctionType, NoneType
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
+from torch._C import _DisableTorchDispatch
 from torch.utils._pytree import tree_leaves
 
 from acestep.memory.tensors import slots
 from calibrate.probes.simulated.ledger import Ledger, Sink
+from calibrate.probes.simulated.region_events import Event, RegionEvents
 from calibrate.probes.simulated.work_counter import Counts
 
 RESULT = -1
+
+_PLAIN: Final = (Tensor, int, float, str, NoneType)
+"""What calls of other runs can get too."""
+
+_ALONE: Final = frozenset({Tensor, nn.Parameter, int, float, bool, str, NoneType, FunctionType})
+"""Types of which nothing is a container."""
 
 CHECKED_EVERY = 32
 """One of this many repeated calls is computed, where calls are checked."""
@@ -37,21 +44,13 @@ class UnlikeCallsError(RuntimeError):
     """Two calls that look identical take different memory."""
 
 
-class Event(NamedTuple):
-    """One allocation (`n_bytes` >= 0) or free (`n_bytes` < 0) of a region; a block is numbered by its allocation."""
-
-    block: int
-    n_bytes: int
-    owner: str
-
-
 class Region(NamedTuple):
     """The effect of one call: its events, and its result as a new tensor (layout and block) or one of its arguments.
 
     `multiplies`: it contains a matrix product; the first product of a run allocates a workspace that stays.
     """
 
-    events: tuple[Event, ...]
+    events: RegionEvents
     work: Counts
     multiplies: bool
     argument: int
@@ -95,25 +94,13 @@ class Tape:
             if not self._depth:
                 self._written.clear()
 
-    def play(self, events: Sequence[Event]) -> dict[int, int]:
+    def play(self, events: RegionEvents) -> dict[int, int]:
         """Repeat recorded events; return the sink's numbers of the blocks that are still alive.
 
         Undone if the sink refuses.
         """
-        # Outside a recording the sink is called directly: most allocations of a trace are repeated ones.
-        alloc, free = (self.alloc, self.free) if self._depth else (self._sink.alloc, self._sink.free)
-        alive: dict[int, int] = {}
-        try:
-            for block, n_bytes, owner in events:
-                if n_bytes >= 0:
-                    alive[block] = alloc(n_bytes, owner)
-                else:
-                    free(alive.pop(block))
-        except BaseException:
-            for block in alive.values():
-                free(block)
-            raise
-        return alive
+        # Most allocations of a trace are repeated ones, and outside a recording the sink takes them in one go.
+        return events.onto(self) if self._depth else self._sink.play(events)
 
 
 class Regions:
@@ -121,7 +108,8 @@ class Regions:
 
     def __init__(self, sample: random.Random | None = None) -> None:
         self.by_call: dict[object, Region] = {}
-        self.signatures: weakref.WeakKeyDictionary[nn.Module, tuple[Any, ...]] = weakref.WeakKeyDictionary()
+        self.signatures: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+        self.numbers: dict[tuple[Any, ...], int] = {}
         self._sample = sample
 
     def is_checked(self) -> bool:
@@ -158,8 +146,8 @@ class Memo:
 
     def _memoised(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            leaves = tree_leaves((args, kwargs))
-            lasting = all(leaf is None or isinstance(leaf, Tensor | int | float | str) for leaf in leaves)
+            leaves = [*_leaves(args), *_leaves(kwargs.values())] if kwargs else _leaves(args)
+            lasting = all(isinstance(leaf, _PLAIN) for leaf in leaves)
             regions = self._known.by_call if lasting else self._here
             key = (original, self._ledger.owner, self._signature(module), tuple(map(self._layout, leaves)))
             region = regions.get(key)
@@ -192,7 +180,7 @@ class Memo:
         self._ledger.workspaces.work.add(region.work)
         if region.argument != RESULT:
             return leaves[region.argument]
-        with _disable_current_modes():
+        with _DisableTorchDispatch():
             result = torch.empty_strided(region.shape, region.stride, dtype=region.dtype, device="meta")
         self._ledger.bind(result, alive[region.block])
         return result
@@ -214,18 +202,20 @@ class Memo:
                 return None
         for index, leaf in enumerate(leaves):
             if leaf is result:
-                return None if alive else Region(tuple(numbered), work, multiplies, index, 0, (), (), result.dtype)
+                return (
+                    None if alive else Region(RegionEvents(numbered), work, multiplies, index, 0, (), (), result.dtype)
+                )
         block = self._ledger.block_of(result)
         if alive.keys() != {block} or result.storage_offset():
             return None
         shape, stride = tuple(result.shape), result.stride()
-        return Region(tuple(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
+        return Region(RegionEvents(numbered), work, multiplies, RESULT, alive[block], shape, stride, result.dtype)
 
-    def _signature(self, module: nn.Module) -> tuple[Any, ...]:
-        """The inputs that decide a module's allocations: the layouts of its weights, and its attention window."""
-        signatures = self._known.signatures
-        if module not in signatures:
-            signatures[module] = tuple(
+    def _signature(self, module: nn.Module) -> int:
+        """A number for the inputs that decide a module's allocations: layouts of weights, and the attention window."""
+        number = self._known.signatures.get(module)
+        if number is None:
+            signature = tuple(
                 (
                     type(part),
                     tuple((name, _stored(tensor.data)) for _, name, tensor in slots(part)),
@@ -233,7 +223,10 @@ class Memo:
                 )
                 for part in module.modules()
             )
-        return signatures[module]
+            # A number, because Python computes the hash of a tuple each time that it is looked up.
+            number = self._known.numbers.setdefault(signature, len(self._known.numbers))
+            self._known.signatures[module] = number
+        return number
 
     def _layout(self, leaf: Any) -> Any:
         """Shape and stride of a tensor, the value of a number, the identity of any other object."""
@@ -250,6 +243,17 @@ class Memo:
         """Return the id of an object; while it is kept, no other object can have that id."""
         self._kept[id(thing)] = thing
         return id(thing)
+
+
+def _leaves(values: Iterable[Any]) -> list[Any]:
+    """What is in arguments and in containers among them; most arguments are none."""
+    leaves: list[Any] = []
+    for value in values:
+        if type(value) in _ALONE:
+            leaves.append(value)
+        else:
+            leaves += tree_leaves(value)
+    return leaves
 
 
 def _stored(weight: Tensor) -> tuple[Any, ...]:
@@ -269,7 +273,8 @@ def _holders(leaf: Any) -> tuple[int, int]:
 
 def _difference(module: str, known: Region, found: Region | None) -> str:
     def allocated(region: Region) -> str:
-        return f"{sum(max(event.n_bytes, 0) for event in region.events):,} bytes in {len(region.events)} events"
+        events = region.events.events
+        return f"{sum(max(event.n_bytes, 0) for event in events):,} bytes in {len(events)} events"
 
     if found is not None and found.events == known.events:
         return (

@@ -1,13 +1,13 @@
 """What an operation gives on meta tensors, remembered by the layouts of its arguments: many kernels are slow Python."""
 
 from collections.abc import Hashable
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from calibrate.probes.simulated.operations import Operation
 from calibrate.probes.simulated.work_counter import Counts, tensors_in
 
 MOST_RESULTS = 20_000
@@ -41,27 +41,33 @@ class MetaResults:
     def __init__(self) -> None:
         self._known: dict[Hashable, MetaResult] = {}
 
-    def key(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
+    def key(self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
         """The operation and the layouts of its arguments; None if what it gives is not known from them."""
-        if not _gives_one_tensor(func):
+        if not operation.gives_one_tensor:
             return None
         try:
-            named = tuple((name, _seen(value)) for name, value in kwargs.items())
-            found = (func, _seen(args), named, torch.get_default_dtype())
-            hash(found)
-        except (_NotRememberedError, TypeError):
+            named = tuple([(name, _seen(value)) for name, value in kwargs.items()]) if kwargs else ()
+            return id(operation.func), _seen(args), named, torch.get_default_dtype()
+        except _NotRememberedError:
             return None
-        return found
 
     def find(self, key: Hashable | None) -> MetaResult | None:
         """What was remembered under a key; None if nothing was."""
-        return None if key is None else self._known.get(key)
+        try:
+            return None if key is None else self._known.get(key)
+        except TypeError:
+            # An argument that has no hash.
+            return None
 
     def remember(
         self, key: Hashable | None, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, work: Counts
     ) -> None:
         """Keep what was computed, if it is a new tensor or the first argument."""
         if key is None or type(out) is not Tensor or not out.is_meta:
+            return
+        try:
+            hash(key)
+        except TypeError:
             return
         if len(self._known) >= MOST_RESULTS:
             self._known.clear()
@@ -75,19 +81,6 @@ class MetaResults:
         shared = any(leaf.untyped_storage()._cdata == storage._cdata for leaf in tensors_in((*args, *kwargs.values())))
         if not shared and entry.result(args).untyped_storage().nbytes() == storage.nbytes():
             self._known[key] = entry
-
-
-@cache
-def _gives_one_tensor(func: Any) -> bool:
-    """Whether a schema promises one new tensor, or an elementwise operation changes its first argument in place."""
-    schema = func._schema
-    if len(schema.returns) != 1 or str(schema.returns[0].type) != "Tensor":
-        return False
-    written = [argument for argument in schema.arguments if argument.alias_info is not None]
-    if not written:
-        return schema.returns[0].alias_info is None
-    in_place = written == schema.arguments[:1] and written[0].alias_info.is_write
-    return in_place and torch.Tag.pointwise in func.tags
 
 
 def _seen(value: Any) -> Hashable:

@@ -30,7 +30,7 @@ from calibrate.probes.base import MeasuredStage, ProbeResult
 from calibrate.probes.prompt import probe_request
 from calibrate.probes.simulated.allocator import NO_CAP
 from calibrate.probes.simulated.book import TraceBook
-from calibrate.probes.simulated.decoding import DecodeLadder, Played, play_decode
+from calibrate.probes.simulated.decoding import DecodeLadder, play_decode
 from calibrate.probes.simulated.device import SimulatedDevice
 from calibrate.probes.simulated.host import rest_on_host
 from calibrate.probes.simulated.kernels import CudaKernels
@@ -38,6 +38,7 @@ from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.loops import find_loops
 from calibrate.probes.simulated.memo import Memo, Regions, Tape
 from calibrate.probes.simulated.memory_model import FORMATS, Swept, fit
+from calibrate.probes.simulated.played import Played
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.splice import before
 from calibrate.probes.simulated.sweep import cap_with, pieces_of, trace_denoise, weights_of
@@ -131,7 +132,7 @@ class SimulatedProber:
         else:
             verdict, path = Verdict.OOM, DecodePath.GPU
         reached = attempt.outcome.stages.keys() - {Stage.THINK}
-        work = attempt.played.work if refusal is None else {}
+        work = run.ladder.work(attempt.path, attempt.tile) if refusal is None else {}
         usages = [usage for usage in run.usage_of(attempt) if usage.name in reached]
         stages = tuple(
             _probed(usage, run.songs_per_pass if usage.name == Stage.DENOISE else 1, attempt.outcome, work)

@@ -57,7 +57,7 @@ def replay(trace: Trace, cap_bytes: int = NO_CAP, loops: Sequence[Loop] | None =
 
     `loops` is the result of `find_loops` for the trace; pass it when replaying under many caps.
     """
-    return _Player(trace, cap_bytes).play(find_loops(trace) if loops is None else loops)
+    return Player(trace, cap_bytes).play(find_loops(trace) if loops is None else loops)
 
 
 def smallest_cap(trace: Trace) -> int:
@@ -82,7 +82,7 @@ def smallest_cap(trace: Trace) -> int:
         cap = result.peak_reserved - SEGMENT_GRAIN
 
 
-class _Player:
+class Player:
     """One replay: the allocator, the live blocks by slot, and the peaks so far."""
 
     def __init__(self, trace: Trace, cap_bytes: int) -> None:
@@ -94,14 +94,38 @@ class _Player:
         self._open_stage: str | None = None
         self._peak_allocated = 0
         self._peak_reserved = 0
+        self._refusal: Refusal | None = None
 
-    def play(self, loops: Sequence[Loop]) -> ReplayResult:
-        refusal = self._all_events(loops)
+    @property
+    def held(self) -> int:
+        """The most bytes of segments so far."""
+        return max(self._peak_reserved, self._allocator.peak_reserved)
+
+    @property
+    def denied(self) -> int:
+        """The smallest amount of segments that was refused; more than every cap if none was."""
+        return self._allocator.denied
+
+    def resumed(self, trace: Trace, cap_bytes: int) -> "Player":
+        """Return the same replay of a trace that begins alike, under a cap under which it would have gone alike."""
+        other = Player(trace, cap_bytes)
+        other._allocator, live = self._allocator.copied(cap_bytes)
+        for slot, block in self._blocks.items():
+            other._blocks[slot] = live[block.address] if block.size else other._allocator.malloc(0)
+        other._stages, other._asked = dict(self._stages), list(self._asked)
+        other._open_stage, other._refusal = self._open_stage, self._refusal
+        other._peak_allocated, other._peak_reserved = self._peak_allocated, self._peak_reserved
+        return other
+
+    def play(self, loops: Sequence[Loop], start: int = 0) -> ReplayResult:
+        """Play the trace from an event on, unless the replay has ended with a refusal."""
+        if self._refusal is None:
+            self._refusal = self._all_events(loops, start)
         self._fold_peaks()
         return ReplayResult(
             cap_bytes=self._allocator.cap,
-            refusal=refusal,
-            stages=self._stages,
+            refusal=self._refusal,
+            stages=dict(self._stages),
             peak_allocated=self._peak_allocated,
             peak_reserved=self._peak_reserved,
             final_allocated=self._allocator.allocated,
@@ -109,9 +133,10 @@ class _Player:
             asked=tuple(self._asked),
         )
 
-    def _all_events(self, loops: Sequence[Loop]) -> Refusal | None:
-        at = 0
+    def _all_events(self, loops: Sequence[Loop], at: int) -> Refusal | None:
         for loop in loops:
+            if loop.start < at:
+                continue
             refusal = self._events(at, loop.start) or self._turns(loop)
             if refusal:
                 return refusal
@@ -119,6 +144,25 @@ class _Player:
         return self._events(at, len(self._trace))
 
     def _turns(self, loop: Loop) -> Refusal | None:
+        return self._closed_turns(loop) if loop.closed else self._open_turns(loop)
+
+    def _closed_turns(self, loop: Loop) -> Refusal | None:
+        """Play turns until one takes no new segment: those after it do the same, and change nothing.
+
+        The cache is what the segments have besides the live blocks, and free neighbours are one block. So the state
+        depends on the segments and the live blocks alone, and both are then as they were before the turn.
+        """
+        for turn in range(loop.turns):
+            before = self._allocator.reserved, self._allocator.num_retries
+            start = loop.start + turn * loop.period
+            refusal = self._events(start, start + loop.period)
+            if refusal:
+                return refusal
+            if (self._allocator.reserved, self._allocator.num_retries) == before:
+                return None
+        return None
+
+    def _open_turns(self, loop: Loop) -> Refusal | None:
         """Play turns until one begins in the same state as an earlier one: from there on they repeat."""
         begun: dict[tuple[int, ...], int] = {}
         for turn in range(loop.turns):

@@ -33,9 +33,9 @@ from acestep.memory.placement import LANGUAGE_MODEL
 from acestep.request import Request
 from acestep.stage import Stage
 from acestep.units import Progress
-from calibrate.probes.rehearsal import Rehearsal, first_allowed, stretched
-from calibrate.probes.simulated.decoding import Played
+from calibrate.probes.rehearsal import Rehearsal, all_first_allowed, stretched
 from calibrate.probes.simulated.full_size_lm import FirstAllowed, full_size_lm
+from calibrate.probes.simulated.played import Played
 from calibrate.probes.simulated.replay import ReplayResult, smallest_cap
 from calibrate.probes.simulated.trace import ACTIVATIONS, StageUsage, stage_trace, stage_usage
 from calibrate.probes.simulated.work_counter import WorkCounter
@@ -99,7 +99,7 @@ class VllmFootprint:
         """Return tokens that the jobs' grammars allow."""
         self.rehearse(jobs)
         written(1, 1)
-        return [first_allowed(job) for job in jobs]
+        return all_first_allowed(jobs)
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:
         """Return the bytes of keys and values for these jobs, in whole blocks."""
@@ -128,7 +128,7 @@ class Passing:
         """Return tokens that the jobs' grammars allow."""
         with self._use():
             written(1, 1)
-        return [first_allowed(job) for job in jobs]
+        return all_first_allowed(jobs)
 
     def cache_bytes(self, jobs: Sequence[Job]) -> int:  # noqa: ARG002 the protocol's
         """Return 0."""

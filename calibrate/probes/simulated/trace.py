@@ -6,15 +6,18 @@ whatever the cap, and no smaller cap can fit.
 """
 
 from array import array
+from bisect import bisect_left, insort
 from collections.abc import Collection
-from heapq import heappop, heappush
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from calibrate.probes.simulated.allocator import MIN_BLOCK
+
+if TYPE_CHECKING:
+    from calibrate.probes.simulated.region_events import RegionEvents
 
 FREE: Final = -1
 BEGIN: Final = -2
@@ -36,6 +39,10 @@ NO_PARTS: Final = frozenset({ALLOWANCE, WORKSPACE, ACTIVATIONS, "prompt", "noise
 """Owners of allocations that are not weights."""
 
 
+FEW_EVENTS: Final = 16
+"""So few are recorded one by one in less time than all at once."""
+
+
 class Trace:
     """Events in order: `sizes` says what happened (bytes of an allocation, or a code), `slots` to which allocation.
 
@@ -53,6 +60,7 @@ class Trace:
         self.n_slots = 0
         self._owner_numbers: dict[str, int] = {}
         self._live: set[int] = set()
+        # Negative and in order, so that the lowest free slot is the last: taking it is cheap.
         self._free_slots: list[int] = []
         self._open_stage: int | None = None
 
@@ -64,16 +72,12 @@ class Trace:
         if n_bytes < 0:
             raise ValueError(f"an allocation of {n_bytes} bytes: a size cannot be negative")
         if self._free_slots:
-            slot = heappop(self._free_slots)
+            slot = -self._free_slots.pop()
         else:
             slot = self.n_slots
             self.n_slots += 1
         self._live.add(slot)
-        number = self._owner_numbers.get(owner)
-        if number is None:
-            number = self._owner_numbers[owner] = len(self.owner_names)
-            self.owner_names.append(owner)
-        self._record(n_bytes, slot, number)
+        self._record(n_bytes, slot, self._owner_number(owner))
         return slot
 
     def free(self, slot: int) -> None:
@@ -81,8 +85,33 @@ class Trace:
         if slot not in self._live:
             raise ValueError(f"free of allocation {slot}, which is not live: it was freed before or never made")
         self._live.remove(slot)
-        heappush(self._free_slots, slot)
+        insort(self._free_slots, -slot)
         self._record(FREE, slot)
+
+    def play(self, recording: "RegionEvents") -> dict[int, int]:
+        """Record all events of a region again, in one go; return the ids of its blocks that are still alive.
+
+        The region never has more blocks than its width at once, and frees only its own. So it takes the lowest free
+        slots in the order in which it would take those of an empty trace.
+        """
+        if len(recording.events) < FEW_EVENTS:
+            return recording.onto(self)
+        columns = recording.columns
+        free = self._free_slots
+        if (more := columns.width - len(free)) > 0:
+            free[:0] = range(1 - self.n_slots - more, 1 - self.n_slots)
+            self.n_slots += more
+        lowest = np.array(free[len(free) - columns.width :][::-1], dtype=np.int64)
+        numbers = np.array([self._owner_number(name) for name in columns.owner_names], dtype=np.int16)
+        self.sizes.frombytes(columns.sizes.tobytes())
+        self.slots.frombytes((-lowest[columns.slots]).tobytes())
+        # The event of a free has no owner, which is 0.
+        self.owners.frombytes(np.where(columns.sizes >= 0, numbers[columns.owners], 0).astype(np.int16).tobytes())
+        alive = {block: -int(lowest[slot]) for block, slot in columns.alive.items()}
+        for slot in alive.values():
+            self._live.add(slot)
+            del free[bisect_left(free, -slot)]
+        return alive
 
     def begin_stage(self, name: str) -> None:
         """Open a stage. Stages do not nest, and a trace contains a name once."""
@@ -108,6 +137,13 @@ class Trace:
     def ask(self) -> None:
         """Record that the run asked for the free bytes: under another cap it may have continued differently."""
         self._record(ASK, 0)
+
+    def _owner_number(self, owner: str) -> int:
+        number = self._owner_numbers.get(owner)
+        if number is None:
+            number = self._owner_numbers[owner] = len(self.owner_names)
+            self.owner_names.append(owner)
+        return number
 
     def _record(self, size: int, slot: int, owner: int = 0) -> None:
         self.sizes.append(size)
@@ -143,6 +179,28 @@ class _Flow(NamedTuple):
     owner: NDArray[np.int64]
 
 
+class _Changes(NamedTuple):
+    """The events of one owner, and what it held after each of them."""
+
+    events: NDArray[np.int64]
+    held: NDArray[np.int64]
+
+    def after(self, event: int) -> int:
+        """What it held after any event."""
+        before = int(np.searchsorted(self.events, event, side="right"))
+        return int(self.held[before - 1]) if before else 0
+
+    def highest(self, start: int, stop: int) -> int:
+        """The most that it held after an event from `start` up to, not including, `stop`."""
+        first, last = np.searchsorted(self.events, (start, stop)).tolist()
+        return max(self.after(start), int(self.held[first:last].max(initial=0)))
+
+
+def _changes_of(flow: _Flow, owner: int) -> _Changes:
+    events = np.flatnonzero(flow.owner == owner)
+    return _Changes(events, np.cumsum(flow.change[events]))
+
+
 def stages(trace: Trace) -> tuple[StageSpan, ...]:
     """The stages in the order they ran; one cut short by an error ends with the trace."""
     sizes = np.array(trace.sizes, dtype=np.int64)
@@ -159,17 +217,17 @@ def stage_usage(trace: Trace, uncounted: Collection[str] = ()) -> tuple[StageUsa
     flow = _flow(trace)
     left_out = [number for number, name in enumerate(trace.owner_names) if name in uncounted]
     live = np.cumsum(np.where(np.isin(flow.owner, left_out), 0, flow.change))
-    by_owner = [np.cumsum(np.where(flow.owner == number, flow.change, 0)) for number in range(len(trace.owner_names))]
+    by_owner = {name: _changes_of(flow, number) for number, name in enumerate(trace.owner_names)}
 
     def shares(event: int) -> dict[str, int]:
-        held = {name: int(own[event]) for name, own in zip(trace.owner_names, by_owner, strict=True)}
+        held = {name: own.after(event) for name, own in by_owner.items()}
         return {name: n_bytes for name, n_bytes in held.items() if n_bytes and name not in uncounted}
 
     usages = []
     for stage in stages(trace):
         window = slice(stage.start, stage.stop)
         peak_at = stage.start + int(np.argmax(live[window]))
-        highest = {name: int(own[window].max()) for name, own in zip(trace.owner_names, by_owner, strict=True)}
+        highest = {name: own.highest(stage.start, stage.stop) for name, own in by_owner.items()}
         usages.append(
             StageUsage(
                 name=stage.name,

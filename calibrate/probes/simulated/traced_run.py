@@ -7,12 +7,15 @@ together. What happens before is the same both ways, so a replay of one tells un
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+
 from acestep.limits.workspace import SEGMENT_GRAIN
 from acestep.request import DecodePath
 from acestep.result import Result
 from acestep.stage import Stage
 from calibrate.probes.simulated.allocator import NO_CAP
-from calibrate.probes.simulated.decoding import Attempt, DecodeLadder, Played
+from calibrate.probes.simulated.decoding import Attempt, DecodeLadder
+from calibrate.probes.simulated.played import Played
 from calibrate.probes.simulated.trace import ALLOWANCE, ASK, StageUsage, Trace, stage_usage, stages
 
 NO_ROOM: Final = 0
@@ -36,7 +39,7 @@ class TracedRun:
         """Return what the stages held in an attempt, independent of the cap."""
         key = (attempt.path, attempt.tile)
         if key not in self._usage:
-            self._usage[key] = stage_usage(attempt.played.trace, uncounted=(ALLOWANCE,))
+            self._usage[key] = stage_usage(self.ladder.played(*key).trace, uncounted=(ALLOWANCE,))
         return self._usage[key]
 
 
@@ -87,7 +90,6 @@ def _trial(trace: Trace) -> int | None:
     """Return the event at which denoising tries to take what it needs more; None where it does not ask before."""
     for stage in stages(trace):
         if stage.name == Stage.DENOISE:
-            for event in range(stage.start, stage.stop):
-                if trace.sizes[event] == ASK:
-                    return event + 1
+            asked = np.flatnonzero(np.array(trace.sizes[stage.start : stage.stop], dtype=np.int64) == ASK)
+            return stage.start + int(asked[0]) + 1 if len(asked) else None
     return None

@@ -70,6 +70,8 @@ class WorkCounter:
 
     def add(self, counts: Counts) -> None:
         """Count the same work again."""
+        if counts is NOTHING:
+            return
         self._sums = [mine + more for mine, more in zip(self._sums, counts, strict=True)]
 
     def transfer(self, n_bytes: int) -> None:
@@ -87,7 +89,7 @@ class WorkCounter:
         self.add(_counted(_ATTENTION, flops, read, [out]))
 
 
-def operation(func: Any, args: Sequence[Any], out: Any) -> Counts:
+def work_of(func: Any, args: Sequence[Any], out: Any) -> Counts:
     """Count one operation that is no view, with its result.
 
     Operations on wrapped tensors are left out: those on the tensors inside follow.

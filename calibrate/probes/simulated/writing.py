@@ -8,7 +8,7 @@ import msgspec
 from acestep.lm.backends.base import StepsWritten
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.job import Job
-from calibrate.probes.rehearsal import first_allowed
+from calibrate.probes.rehearsal import all_first_allowed
 from calibrate.probes.simulated.work_counter import WorkCounter, work_between
 from calibrate.probes.work import Work
 
@@ -37,7 +37,7 @@ class CountedWriting:
 
     def write(self, jobs: Sequence[Job], written: StepsWritten) -> list[tuple[int, ...]]:
         """Return tokens that the jobs' grammars allow, after counting the work of all of them."""
-        answers = [first_allowed(job) for job in jobs]
+        answers = all_first_allowed(jobs)
         steps = max(map(len, answers))
         if jobs[0].max_tokens > steps:
             # A plan ends before its grammar must; codes have a fixed number.

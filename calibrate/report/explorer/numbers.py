@@ -132,7 +132,7 @@ def _card_times(card: CardTimes) -> dict[str, Any]:
 
 
 def _is_timed(card: Card, times: CardTimes) -> bool:
-    return card.kind is CardKind.CUDA and is_same_card(times.card, card.name, card.nameplate_gib)
+    return card.kind is CardKind.CUDA and is_same_card(times.card, times.vram_gib, card.name, card.nameplate_gib)
 
 
 def _tier(tier: Tier) -> dict[str, Any]:
