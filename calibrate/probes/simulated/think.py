@@ -27,9 +27,8 @@ from acestep.lm.job import Job
 from acestep.lm.jobs import Planner
 from acestep.lm.metadata import Metadata
 from acestep.lm.stage import Thought
-from acestep.lm.thinker import LmThinker, even_passes
+from acestep.lm.thinker import LANGUAGE_MODEL, LmThinker, even_passes
 from acestep.lm.tokenizer import FULL_SIZE, BytePlannerTokenizer
-from acestep.memory.placement import LANGUAGE_MODEL
 from acestep.request import Request
 from acestep.stage import Stage
 from acestep.units import Progress
