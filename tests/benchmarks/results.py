@@ -48,11 +48,11 @@ def page(runs: Sequence[dict[str, Any]]) -> str:
             "",
             _about_vllm(told),
             "",
-            "Every other layer of the transformer attends to the whole song, which costs both sides the same; the weights"
-            " of ours are packed, as they are on every CPU that computes in float32. The floor of a step is its products"
-            " and its full attention alone, by our kernels, and that of songs the time that ours spends in products,"
-            " attention and convolutions. On a CPU the library's masked attention is fused too; on a card older than"
-            " Hopper it is not, and materialises the scores.",
+            "Every other layer of the transformer attends to the whole song, which costs both sides the same. The"
+            " weights of ours are packed, as they are where a CPU with AVX2 computes in float32. The floor of a step is"
+            " its products and its full attention alone, by our kernels, and that of songs the time that ours spends in"
+            " products, attention and convolutions. On a CPU the library's masked attention is fused too; on a card"
+            " older than Hopper it is not, and materialises the scores.",
             "",
             "The most main memory of a run, above what the process holds before it: the weights of both sides.",
             "",
