@@ -12,17 +12,31 @@ from calibrate.probes.simulated.trace import Trace, peak_bytes, stage_trace, sta
 SIZES = (0, 700, MIB // 2, MIB, MIB + 1, 2 * MIB, 3 * MIB, 9 * MIB, 10 * MIB, 12 * MIB, 13 * MIB, 20 * MIB, 33 * MIB)
 
 OPERATIONS = st.lists(st.one_of(st.sampled_from(SIZES), st.integers(-30, -1)), max_size=40)
-"""Sizes to allocate; a negative number frees one of the live allocations, or empties the cache where it is -30."""
+"""Sizes to allocate; a negative number frees one of the live allocations, or empties the cache where it is -30, or is
+`BEGIN` or `END`.
+"""
+
+BEGIN, END = -29, -28
+"""Of a stage."""
 
 
 def build(operations: list[int]) -> Trace:
+    """A trace in which no stage is open at first; `BEGIN` opens one if none is open, and `END` closes it."""
     trace = Trace()
     live: list[int] = []
+    is_open = False
     for operation in operations:
         if operation >= 0:
             live.append(trace.alloc(operation))
         elif operation == -30:
             trace.empty_cache()
+        elif operation in (BEGIN, END):
+            if is_open and operation == END:
+                trace.end_stage()
+                is_open = False
+            elif not is_open and operation == BEGIN:
+                trace.begin_stage(str(len(trace)))
+                is_open = True
         elif live:
             trace.free(live.pop(operation % len(live)))
     return trace
@@ -152,7 +166,7 @@ def test_what_was_found_under_one_cap_is_only_told_of_caps_where_a_replay_finds_
 def test_a_run_that_goes_on_from_the_end_of_its_beginning_is_the_whole_run(
     operations: list[int], more: list[int], caps: list[int]
 ) -> None:
-    beginning, whole = build(operations), build([*operations, *more])
+    beginning, whole = build([BEGIN, *operations, END]), build([BEGIN, *operations, END, *more])
     played = Played(trace=beginning, loops=(), work={})
     for cap in caps:
         goes_on = played.end(cap * MIB).resumed(whole, cap * MIB)

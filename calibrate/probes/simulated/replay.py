@@ -121,7 +121,7 @@ class Player:
         """Play the trace from an event on, unless the replay has ended with a refusal."""
         if self._refusal is None:
             self._refusal = self._all_events(loops, start)
-        self._fold_peaks()
+            self._fold_peaks()
         return ReplayResult(
             cap_bytes=self._allocator.cap,
             refusal=self._refusal,
