@@ -60,7 +60,7 @@ ROOMS = (
         name="memory",
         holds="what is on the device when: placement and offload",
         parts=("acestep.memory",),
-        imports=_names("values limits devices"),
+        imports=_names("values checkpoints limits devices"),
     ),
     Room(
         name="adapters",

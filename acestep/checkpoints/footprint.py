@@ -73,7 +73,14 @@ def footprint(
             # The VAE's weight norm is folded into new tensors.
             _piece(tensor, dtype, packed=packed, quantization=quantization, transformer=True)
             if is_transformer(part, name)
-            else _piece(tensor, dtype, owned=part == "vae", packed=packed, quantization=None)
+            else _piece(
+                tensor,
+                dtype,
+                owned=part == "vae",
+                # The condition encoder has linear layers of that name.
+                packed=packed and not (part == "text_encoder" and _is_embedding(name)),
+                quantization=None,
+            )
             for part, place in places.items()
             for name, tensor in _tensors(place).items()
         ),
@@ -89,17 +96,20 @@ def lm_footprint(
     if name == TINY or name.startswith(DUMMY_PREFIX):
         return _made_lm_footprint(name, dtype)
     tensors = _tensors(locate_lm(name, checkpoints)).items()
-    # The embedding is looked up in, and neither quantized nor packed.
-    embedding = {key for key, _ in tensors if key.endswith("embed_tokens.weight")}
     return _most(
         (
             _piece(tensor, dtype, quantization=None)
-            if key in embedding
+            if _is_embedding(key)
             else _piece(tensor, dtype, packed=packed and quantization is None, quantization=quantization)
             for key, tensor in tensors
         ),
         dtype,
     )
+
+
+def _is_embedding(name: str) -> bool:
+    """Return whether a tensor is an embedding, which is looked up in, and neither quantized nor packed."""
+    return name.endswith("embed_tokens.weight")
 
 
 def _made_footprint(size: catalog.Size, variant: Variant, dtype: torch.dtype) -> int:

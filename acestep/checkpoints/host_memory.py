@@ -25,22 +25,22 @@ CHOOSE_SMALLER_LM = "choose a smaller language model with --lm"
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
     """A model that is to be loaded, as `load` takes it.
 
-    `fused_values` of its weights are changed by adapters. `on_cpu`: in float32 its linear layers are packed.
+    `fused_values` of its weights are changed by adapters. `packed`: its linear layers are packed for the CPU.
     """
 
     model: str
     variant: Variant | None
     quantization: Quantization | None = None
     fused_values: int = 0
-    on_cpu: bool = False
+    packed: bool = False
 
 
 class LanguageWeights(msgspec.Struct, frozen=True, kw_only=True):
-    """A language model that is to be loaded, as `load_lm` takes it. `on_cpu`: its linear layers are packed."""
+    """A language model that is to be loaded, as `load_lm` takes it. `packed`: so are its linear layers."""
 
     name: str
     quantization: Quantization | None = None
-    on_cpu: bool = False
+    packed: bool = False
 
 
 def require_room_for(
@@ -64,15 +64,14 @@ def require_room_for(
             dtype,
             music.quantization,
             fused_values=music.fused_values,
-            # In other types the model is not packed.
-            packed=music.on_cpu and dtype is torch.float32,
+            packed=music.packed,
         )
         names.append(f"of {music.model}")
     if apart_values:
         names.append("of the adapters")
         instead = CHOOSE_SMALLER if music is not None else FEWER_ADAPTERS
     if language is not None:
-        needed += lm_footprint(language.name, checkpoints, dtype, language.quantization, packed=language.on_cpu)
+        needed += lm_footprint(language.name, checkpoints, dtype, language.quantization, packed=language.packed)
         names.append(f"of the language model {language.name}")
         instead = CHOOSE_SMALLER_LM if music is None else f"{CHOOSE_SMALLER_LM}, or do without with --no-think"
     require_room(needed, f"The weights {' and '.join(names)}", instead)

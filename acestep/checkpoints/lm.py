@@ -53,11 +53,11 @@ def load_lm(
     dtype: torch.dtype,
     checkpoints_dir: Path | None = None,
     quantization: Quantization | None = None,
-    on_cpu: bool = False,
+    packed: bool = False,
 ) -> LanguageModel:
     """Load the language model `name`: `tiny`, `dummy:SIZE`, a name in the catalog, or a folder.
 
-    `quantization` is the format that `quantize_lm` will be called with; `on_cpu`: it will be packed. Raises
+    `quantization` is the format that `quantize_lm` will be called with; `packed`: it will be packed. Raises
     `InvalidInputError` for missing or wrong weights, `UsageError` for an unknown name, `HostMemoryError` for weights
     that do not fit into main memory.
     """
@@ -67,7 +67,7 @@ def load_lm(
         return build_lm("dummy", catalog.lm_checkpoint(name.removeprefix(DUMMY_PREFIX)).id, dtype=dtype)
     checkpoints = checkpoints_dir or catalog.checkpoints_dir()
     folder, checkpoint = locate_lm(name, checkpoints), catalog.find(name)
-    weights = LanguageWeights(name=name, quantization=quantization, on_cpu=on_cpu)
+    weights = LanguageWeights(name=name, quantization=quantization, packed=packed)
     require_room_for(checkpoints, dtype, language=weights)
     return LanguageModel(id=checkpoint.id if checkpoint else folder.name, module=_read(folder, dtype))
 

@@ -44,7 +44,10 @@ def no_tensors_in_traceback() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        clear_frames(error.__traceback__)
+        cause: BaseException | None = error
+        while cause is not None:
+            clear_frames(cause.__traceback__)
+            cause = cause.__context__
         raise
 
 

@@ -21,12 +21,12 @@ from acestep.devices.threads import set_threads
 from acestep.engine.pipeline import prepare
 from acestep.knobs import Quantization, Variant
 from acestep.limits.plan import Plan
-from acestep.memory.packed import pack_linears
+from acestep.memory.packed import pack_linears, packs
 
 _LOG: Final = logging.getLogger(__name__)
 
-_Key = tuple[Variant, Quantization | None, torch.dtype, tuple[Adapter, ...]]
-"""The properties of a loaded model, with the adapters that are part of its weights."""
+_Key = tuple[Variant, Quantization | None, torch.dtype, bool, tuple[Adapter, ...]]
+"""The properties of a loaded model; the fourth is whether its weights are packed, the last what is part of them."""
 
 
 class KeptModel:
@@ -43,7 +43,7 @@ class KeptModel:
 
     def is_of(self, plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> bool:
         """Return whether the model of a plan is loaded, with the adapters that become part of its weights."""
-        return self._kept is not None and self._kept[0] == _key(plan, dtype, adapters)
+        return self._kept is not None and self._kept[0] == self._key(plan, dtype, adapters)
 
     def of(self, plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> Components:
         """Return the model of a plan with `adapters`; it is loaded if another one is."""
@@ -72,7 +72,7 @@ class KeptModel:
     def _load(
         self, plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]
     ) -> tuple[_Key, Components, AdaptersApart]:
-        key = _key(plan, dtype, adapters)
+        key = self._key(plan, dtype, adapters)
         _LOG.info("loading %s as %s", self._model, plan.variant)
         started = time.perf_counter()
         components = load(self._model, plan.variant, dtype=dtype, quantization=plan.quantization)
@@ -81,28 +81,33 @@ class KeptModel:
         apart = AdaptersApart(components.transformer, dtype)
         if self._device.torch_device.type == "cpu":
             set_threads(components.modules().values())
-            # The weights of a model that is noise share a few pages of memory, and packed ones would not.
-            if components.is_noise is None:
-                for module in components.modules().values():
-                    pack_linears(module)
+        # The weights of a model that is noise share a few pages of memory, and packed ones would not.
+        if packs_for(plan, dtype, self._device) and components.is_noise is None:
+            for module in components.modules().values():
+                pack_linears(module)
         _LOG.info("loaded in %.1f s", time.perf_counter() - started)
         return key, components, apart
+
+    def _key(self, plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> _Key:
+        fused = tuple(one for one in adapters if one.fused)
+        return plan.variant, plan.quantization, dtype, packs_for(plan, dtype, self._device), fused
+
+
+def packs_for(plan: Plan, dtype: torch.dtype, device: Device) -> bool:
+    """Return whether a model's weights are packed on a device; the compiler takes none that are."""
+    return device.shares_host_memory and dtype is torch.float32 and packs(dtype) and not plan.compile
 
 
 def _apart_of(adapters: Sequence[Adapter]) -> tuple[Adapter, ...]:
     return tuple(one for one in adapters if not one.fused)
 
 
-def _key(plan: Plan, dtype: torch.dtype, adapters: Sequence[Adapter]) -> _Key:
-    return plan.variant, plan.quantization, dtype, tuple(one for one in adapters if one.fused)
-
-
-def weights_to_load(model: str, plan: Plan, adapters: Sequence[Adapter], *, on_cpu: bool) -> Weights:
+def weights_to_load(model: str, plan: Plan, adapters: Sequence[Adapter], *, packed: bool) -> Weights:
     """Return what is loaded for songs of a model with adapters, to look whether main memory has room for it."""
     return Weights(
         model=model,
         variant=plan.variant,
         quantization=plan.quantization,
         fused_values=changed_values(one.path for one in adapters if one.fused),
-        on_cpu=on_cpu,
+        packed=packed,
     )

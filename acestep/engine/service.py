@@ -22,7 +22,7 @@ from acestep.devices.out_of_memory import free_unused
 from acestep.dit.vae_decode import chunk_from
 from acestep.engine.guarded import guarded_pipeline, memory_model_of
 from acestep.engine.kept_language import KeptLanguage, OpenLanguage
-from acestep.engine.kept_model import KeptModel, weights_to_load
+from acestep.engine.kept_model import KeptModel, packs_for, weights_to_load
 from acestep.engine.pipeline import UNABLE_TO_THINK, Pipeline
 from acestep.engine.remarks import remarks_on
 from acestep.engine.second_cards import SecondCards
@@ -37,6 +37,7 @@ from acestep.limits.plan import Plan, clamp
 from acestep.limits.room import question_of
 from acestep.lm.songwriting import language_name, open_lm, to_plan
 from acestep.lm.stage import Thinker
+from acestep.memory.packed import packs
 from acestep.request import Request
 from acestep.result import Result
 from acestep.units import Progress, silent
@@ -244,23 +245,20 @@ class Service:
 
         A language model that leaves no memory for the other models is of no use.
         """
-        dtype, on_cpu = dtype or self._dtype_of(plan), self._device.shares_host_memory
+        dtype = dtype or self._dtype_of(plan)
         music = None
         if not self._kept_model.is_of(plan, dtype, self._adapters):
             # Another one is freed first, and must not count.
             self._kept_model.close()
-            music = weights_to_load(self._model, plan, self._adapters, on_cpu=on_cpu)
+            music = weights_to_load(self._model, plan, self._adapters, packed=packs_for(plan, dtype, self._device))
         apart_values = self._kept_model.values_to_attach(self._adapters)
         # Other backends load it by themselves, onto the card.
         beside = plan.backend is Backend.PT or plan.lm_quantization is not None
         words = None
         if language is not None and beside:
-            apart = plan.lm_card
-            words = LanguageWeights(
-                name=language,
-                quantization=plan.lm_quantization,
-                on_cpu=on_cpu if apart is None else apart.kind is CardKind.CPU,
-            )
+            card = plan.lm_card
+            on_cpu = self._device.shares_host_memory if card is None else card.kind is CardKind.CPU
+            words = LanguageWeights(name=language, quantization=plan.lm_quantization, packed=on_cpu and packs(dtype))
         if music is not None or apart_values or words is not None:
             require_room_for(checkpoints_dir(), dtype, music=music, apart_values=apart_values, language=words)
 

@@ -17,7 +17,7 @@ from acestep.devices.base import Device
 from acestep.lm.heads import FEW, MANY, Arithmetic, Rotation, for_together
 from acestep.lm.job import Job
 from acestep.lm.layer_products import LayerProducts
-from acestep.lm.packed import Head
+from acestep.lm.packed import Head, PackedLinear
 from acestep.lm.prefill import PREFILL_TOKENS
 from acestep.lm.products import Products, is_plain
 from acestep.lm.sampling import Spans
@@ -163,7 +163,9 @@ class Decoder:
         self.is_plain = all(map(is_plain, self._weights()))
         self._products = products or Products(device)
         self._blocks = [DecoderBlock(layer, self._products) for layer in self._body.layers]
-        self._head = Head(model.lm_head.weight, self._products.product)
+        # A model that is noise is not packed, and its head shares a few pages of memory too.
+        packs = any(isinstance(module, PackedLinear) for module in self._body.modules())
+        self._head = Head(model.lm_head.weight, self._products.product, packs=packs)
         self._device = device
         at = torch.arange(longest, device=device.torch_device)[None]
         self._cos, self._sin = (table[0] for table in self._body.rotary_emb(self._body.norm.weight, at))

@@ -29,6 +29,7 @@ from acestep.lm.products import Products
 from acestep.lm.thinker import LmThinker, write_in_passes
 from acestep.lm.tokenizer import COMPACT, FULL_SIZE, BytePlannerTokenizer, HubPlannerTokenizer, PlannerTokenizer
 from acestep.lm.vocabulary import CODES_PER_SECOND
+from acestep.memory.packed import packs
 from acestep.memory.placement import LANGUAGE_MODEL, Placement
 from acestep.stage import Stage
 from acestep.thinking import LONGEST_PROMPT_TOKENS
@@ -159,7 +160,7 @@ class Language:
                     self._name,
                     dtype=dtype,
                     quantization=self._knobs.lm_quantization,
-                    on_cpu=self._device.shares_host_memory,
+                    packed=self._device.shares_host_memory and packs(dtype),
                 )
             )
             self._require_codes(model.vocabulary)

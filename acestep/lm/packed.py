@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from acestep.lm.products import LARGE, Product, is_plain
 from acestep.lm.sampling import Spans
-from acestep.memory.packed import can_pack, packed_product, packed_weight
+from acestep.memory.packed import can_pack, packed_product, packed_weight, parents_of_layers
+from acestep.units import MIB
 
 OFTEN: Final = 16
 """A part of a weight is packed when it has been asked for so many times in a row: until then packing costs more than it
@@ -41,7 +42,7 @@ TOGETHER: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 def pack_layers(model: nn.Module) -> None:
     """Replace the linear layers of `model` that can be packed, one after the other."""
-    for parent in list(model.modules()):
+    for parent in parents_of_layers(model):
         names = [name for name, _ in parent.named_children()]
         groups = [group for group in TOGETHER if set(group) <= set(names)]
         alone = [(name,) for name in names if not any(name in group for group in groups)]
@@ -68,16 +69,26 @@ def packed_together(layers: Sequence[nn.Module]) -> Tensor | None:
     return weights[0] if shared else None
 
 
+MOST_PACKED: Final = 640 * MIB
+"""Bytes of a packed copy: the audio codes of 4B in float32 take 625 MiB, and all of its tokens 2.1 GiB.
+
+What a run takes besides its weights (`BESIDE_BYTES` of `acestep.checkpoints.host_memory`) is more, and is taken after
+the songs are planned.
+"""
+
+
 class Head:
     """The products of a step with the rows of `weight` [out, in] for some tokens, by `product` or packed.
 
     The head is the embedding, whose rows are read one by one, so what is packed of it is a copy: of the tokens that
     were asked for last, if they have been asked for often. The audio codes of 0.6B are an eighth of what a step reads.
+    Nothing is packed unless it `packs`.
     """
 
-    def __init__(self, weight: Tensor, product: Product) -> None:
+    def __init__(self, weight: Tensor, product: Product, *, packs: bool) -> None:
         self._weight = weight
         self._product = product
+        self._packs = packs
         self._spans: Spans = ()
         self._times = 0
         self._packed: list[Tensor | None] = []
@@ -97,7 +108,8 @@ class Head:
         if spans != self._spans:
             self._spans, self._times, self._packed = spans, 0, [None] * len(spans)
         self._times += 1
-        if self._times == OFTEN:
+        n_bytes = sum(map(len, spans)) * self._weight[0].nbytes
+        if self._packs and self._times == OFTEN and n_bytes <= MOST_PACKED:
             parts: Sequence[Tensor] = [self._part(ids) for ids in spans]
             self._packed = [packed_weight(part) if can_pack(part, LARGE) else None for part in parts]
 

@@ -13,6 +13,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from acestep.checkpoints.libraries import ResidualFSQ
+
 PACKED_FOR_ROWS: Final = 32
 """The rows that the order is chosen for. It is as fast as the one for 1 row in bfloat16, and faster in float32, for 1
 row as for 512.
@@ -24,18 +26,19 @@ NARROWEST: Final = 128
 """
 
 
-def can_pack(weight: Tensor, least: int) -> bool:
-    """Return whether this processor packs a weight [out, in] of this dtype, and neither side is below `least`."""
-    if weight.device.type != "cpu" or weight.dim() != 2 or min(weight.shape) < least or not _has_kernels():
-        return False
-    bf16 = weight.dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 not public
-    return bf16 or weight.dtype is torch.float32
-
-
-def _has_kernels() -> bool:
+def packs(dtype: torch.dtype) -> bool:
+    """Return whether this processor packs weights of a dtype."""
     # On other processors oneDNN calls libraries whose speed is not known to us.
-    has: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return has and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    capable = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    if not capable or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    bf16 = dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 not public
+    return bf16 or dtype is torch.float32
+
+
+def can_pack(weight: Tensor, least: int) -> bool:
+    """Return whether this processor packs a weight [out, in], and neither side is below `least`."""
+    return weight.device.type == "cpu" and weight.dim() == 2 and min(weight.shape) >= least and packs(weight.dtype)
 
 
 def packed_weight(weight: Tensor) -> Tensor:
@@ -51,23 +54,43 @@ def packed_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 
 class CpuLinear(nn.Linear):
-    """A linear layer whose weight is packed; made by `pack_linears`."""
+    """A linear layer whose weight is packed; made by `pack_linears`.
+
+    A packed weight has no storage and no gradient: it cannot be copied, saved or converted.
+    """
 
     def forward(self, rows: Tensor) -> Tensor:
         return packed_product(rows, self.weight, self.bias)
+
+
+def parents_of_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that hold layers, without the layers: a list of all would keep every weight until its end."""
+    return [module for module in model.modules() if not isinstance(module, nn.Linear)]
 
 
 def pack_linears(model: nn.Module) -> None:
     """Pack the float32 weights of linear layers of `model` in place, one after the other.
 
     In bfloat16 many rows take 0.93 to 0.98 of the time packed, and a weight that is a memory map of its file would
-    become memory of the process; such weights stay as they are.
+    become memory of the process; such weights stay as they are, and quantised ones. So do those of the quantizer of
+    audio tokens: diffusers computes with the weights themselves there.
     """
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if type(layer) is nn.Linear and layer.weight.dtype is torch.float32 and can_pack(layer.weight, NARROWEST):
-                packed: CpuLinear = nn.Module.__new__(CpuLinear)
-                # Only the class and the order of the weight are new.
-                packed.__dict__ = {**layer.__dict__, "_parameters": dict(layer._parameters)}  # noqa: SLF001 as a copy
-                packed.weight = nn.Parameter(packed_weight(layer.weight), requires_grad=False)
+    for parent in parents_of_layers(model):
+        if isinstance(parent, ResidualFSQ):
+            continue
+        for name, _ in list(parent.named_children()):
+            packed = _packed(getattr(parent, name))
+            if packed is not None:
                 setattr(parent, name, packed)
+
+
+def _packed(layer: nn.Module) -> CpuLinear | None:
+    if type(layer) is not nn.Linear or type(layer.weight) is not nn.Parameter:
+        return None
+    if layer.weight.dtype is not torch.float32 or not can_pack(layer.weight, NARROWEST):
+        return None
+    packed: CpuLinear = nn.Module.__new__(CpuLinear)
+    # Only the class and the order of the weight are new.
+    packed.__dict__ = {**layer.__dict__, "_parameters": dict(layer._parameters)}  # noqa: SLF001 as a copy
+    packed.weight = nn.Parameter(packed_weight(layer.weight), requires_grad=False)
+    return packed

@@ -33,7 +33,10 @@ def host_bytes() -> int:
         for held in compress(things, map(kinds.__getitem__, types)):
             counted = kinds[type(held)]
             if counted is Tensor:
-                if held.device.type == "cpu":
+                if held.is_mkldnn:
+                    # Such a tensor has no storage that can be asked for.
+                    found[id(held)] = held.nbytes
+                elif held.device.type == "cpu":
                     storage = held.untyped_storage()
                     found[storage.data_ptr()] = storage.nbytes()
             elif counted is np.ndarray:

@@ -129,7 +129,7 @@ def test_matrices_that_are_packed_are_new_ones(layout: str, folders) -> None:
 
     components = load(str(folders[layout]), dtype=torch.float32, checkpoints_dir=folders[layout].parent)
     linears = [m for part in components.modules().values() for m in part.modules() if isinstance(m, torch.nn.Linear)]
-    assert taken(True, torch.float32) - taken(False, torch.float32) >= 4 * sum(m.weight.numel() for m in linears)
+    assert taken(True, torch.float32) - taken(False, torch.float32) == 4 * sum(m.weight.numel() for m in linears)
     assert taken(True, torch.bfloat16) == taken(False, torch.bfloat16)
 
 

@@ -1,8 +1,10 @@
 """Packed float32 weights of the models that make songs on the CPU: the same results, with adapters and without."""
 
 import copy
+import weakref
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -11,15 +13,17 @@ from torch import nn
 from acestep.adapters.apart import AdaptersApart
 from acestep.adapters.choice import Adapter
 from acestep.checkpoints.build import build
+from acestep.checkpoints.libraries import ResidualFSQ
+from acestep.checkpoints.quantize import quantize
 from acestep.devices.cpu import CpuDevice
 from acestep.engine import kept_model
 from acestep.engine.kept_model import KeptModel
 from acestep.engine.pipeline import Pipeline
 from acestep.hardware.card import CPU
-from acestep.knobs import Knobs
+from acestep.knobs import Knobs, Quantization
 from acestep.limits.plan import resolve
 from acestep.memory import packed
-from acestep.memory.packed import NARROWEST, CpuLinear, can_pack, pack_linears
+from acestep.memory.packed import NARROWEST, CpuLinear, can_pack, pack_linears, packed_weight
 from acestep.request import Request
 from acestep.tiers import load_tiers
 from tests.adapters import lora
@@ -36,6 +40,12 @@ def packed_stack(dtype: torch.dtype) -> nn.Sequential:
     made = nn.Sequential(wide, nn.Sequential(nn.SiLU(), narrow), nn.Conv1d(NARROWEST, NARROWEST, 1)).to(dtype)
     pack_linears(made)
     return made
+
+
+def kinds_of_linears(model: nn.Module) -> list[type[nn.Module]]:
+    """The classes of the linear layers outside of the quantizer of audio tokens."""
+    apart = {id(m) for fsq in model.modules() if isinstance(fsq, ResidualFSQ) for m in fsq.modules()}
+    return [type(m) for m in model.modules() if isinstance(m, nn.Linear) and id(m) not in apart]
 
 
 @pytest.mark.parametrize("shape", [(1, NARROWEST), (0, NARROWEST), (700, NARROWEST), (2, 3, NARROWEST)])
@@ -59,6 +69,49 @@ def test_only_float32_weights_of_wide_linear_layers_are_packed() -> None:
     }
     assert kinds[torch.float32] == [CpuLinear, nn.SiLU, nn.Linear, nn.Conv1d]
     assert CpuLinear not in kinds[torch.bfloat16]
+
+
+def test_while_layers_are_packed_one_by_one_no_second_weight_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(NARROWEST, NARROWEST)) for _ in range(9)))
+    plain = [weakref.ref(part[0]) for part in model]
+    alive: list[int] = []
+
+    def counted(weight: torch.Tensor) -> torch.Tensor:
+        alive.append(sum(layer() is not None for layer in plain))
+        return packed_weight(weight)
+
+    monkeypatch.setattr(packed, "packed_weight", counted)
+    pack_linears(model)
+    assert alive == [9, 8, 7, 6, 5, 4, 3, 2, 1]
+
+
+def test_quantised_weights_stay_as_they_are() -> None:
+    model = nn.Sequential(nn.Linear(NARROWEST, NARROWEST))
+    quantize(model, Quantization.INT8)
+    pack_linears(model)
+    assert type(model[0]) is nn.Linear
+
+
+@torch.no_grad()
+def test_a_cover_of_a_packed_model_has_the_codes_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers computes with the weights of the quantizer themselves."""
+    monkeypatch.setattr(packed, "NARROWEST", 1)
+    plain, quick = (build("tiny", dtype=torch.float32).audio_tokenizer for _ in range(2))
+    pack_linears(quick)
+    assert any(isinstance(module, CpuLinear) for module in quick.modules())
+    rows = torch.randn(3, plain.quantizer.project_in.in_features)
+    assert all(torch.equal(*pair) for pair in zip(quick.quantizer(rows), plain.quantizer(rows), strict=True))
+
+
+def test_a_model_that_is_compiled_is_not_packed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The compiler takes no packed weights."""
+    monkeypatch.setattr(packed, "NARROWEST", 1)
+    folder = write_diffusers(build("tiny", dtype=torch.float32), tmp_path / "model")
+    kept = KeptModel(str(folder), CpuDevice(), lambda: None)
+    for compiled in (False, True, False):
+        plan = msgspec.structs.replace(resolve(CPU, load_tiers()), compile=compiled)
+        layers = kept.of(plan, torch.float32, ()).transformer.modules()
+        assert any(isinstance(layer, CpuLinear) for layer in layers) is not compiled
 
 
 @torch.no_grad()
@@ -95,8 +148,8 @@ def test_a_model_is_packed_when_it_is_loaded_for_the_cpu_in_float32_and_its_song
     for narrowest in (1, 10**6):
         monkeypatch.setattr(packed, "NARROWEST", narrowest)
         components = KeptModel(str(folder), CpuDevice(dtype), lambda: None).of(plan, dtype, ())
-        linears = [m for part in components.modules().values() for m in part.modules() if isinstance(m, nn.Linear)]
-        assert all((type(m) is CpuLinear) == (narrowest == 1 and dtype is torch.float32) for m in linears)
+        kinds = [kind for part in components.modules().values() for kind in kinds_of_linears(part)]
+        assert set(kinds) == {CpuLinear if narrowest == 1 and dtype is torch.float32 else nn.Linear}
         songs.append(Pipeline(components, Knobs(), CpuDevice(dtype)).generate(request).songs[0].audio)
     assert np.abs(songs[0] - songs[1]).max() <= 1e-3
 

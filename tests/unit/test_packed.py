@@ -14,6 +14,7 @@ from acestep.checkpoints.lm import LanguageModel, quantize_lm
 from acestep.devices.cpu import CpuDevice
 from acestep.knobs import Knobs, Quantization
 from acestep.lm import language
+from acestep.lm import packed as packed_module
 from acestep.lm.backends.pt import PtBackend
 from acestep.lm.language import Language
 from acestep.lm.packed import (
@@ -141,7 +142,7 @@ class Multiplied:
 
 def test_a_head_packs_what_is_asked_for_often_and_nothing_else() -> None:
     weight, product = torch.randn(3 * LARGE, LARGE).to(DTYPES[0]), Multiplied()
-    head = Head(weight, product)
+    head = Head(weight, product, packs=True)
     often, once = (range(3), range(100, 100 + LARGE)), (range(50, 50 + LARGE),)
     for spans, times, counts in [
         (often, OFTEN - 1, 2),
@@ -159,6 +160,18 @@ def test_a_head_packs_what_is_asked_for_often_and_nothing_else() -> None:
             expected = F.linear(states, weight).float()[:, [i for ids in spans for i in ids]]
             assert made.dtype is torch.float32
             assert (made - expected).norm() <= LARGE**0.5 * torch.finfo(DTYPES[0]).eps * expected.norm()
+
+
+@pytest.mark.parametrize(("packs", "most"), [(False, LARGE**3), (True, LARGE * LARGE - 1)])
+def test_a_head_packs_nothing_of_a_model_that_is_not_packed_and_nothing_large(
+    packs: bool, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_module, "MOST_PACKED", most)
+    product = Multiplied()
+    head = Head(torch.randn(2 * LARGE, LARGE).to(DTYPES[0]), product, packs=packs)
+    for _ in range(2 * OFTEN):
+        head.logits(torch.randn(1, LARGE).to(DTYPES[0]), (range(LARGE),))
+    assert product.count == 2 * OFTEN
 
 
 @pytest.mark.parametrize("name", ["folder", "dummy:0.6B"])
