@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.benchmarks.peak_memory import peak_above
+from tests.benchmarks.peak_memory import peak_alone
 
 
 def versus(
@@ -18,25 +18,19 @@ def versus(
 ) -> float:
     """The speed-up of `ours`; the best round of each counts. Recorded for the page of results.
 
-    A `warm` comparison runs ours once before. With `memory`, the peak of each side's last round is recorded too.
+    A `warm` comparison runs ours once before. With `memory`, the peak of one more run of each side is recorded too.
     """
+    peaks = {"ours_bytes": peak_alone(ours), "theirs_bytes": peak_alone(theirs)} if memory else {}
     if warm:
         ours()
     seconds: list[float] = []
-    peaks: dict[str, int] = {}
-
-    def run(side: str, work: Callable[[], Any]) -> None:
-        if memory:
-            peaks[f"{side}_bytes"] = peak_above(work)
-        else:
-            work()
 
     def time_theirs() -> None:
         started = benchmark._timer()
-        run("theirs", theirs)
+        theirs()
         seconds.append(benchmark._timer() - started)
 
-    benchmark.pedantic(run, args=("ours", ours), setup=time_theirs, rounds=rounds)
+    benchmark.pedantic(ours, setup=time_theirs, rounds=rounds)
     best = benchmark.stats.stats.min
     ratio = min(seconds) / best
     benchmark.extra_info.update(what=what, ours_seconds=best, theirs_seconds=min(seconds), ratio=ratio, **peaks)
