@@ -1,8 +1,6 @@
 """Products of a few rows with INT8 weights: which weights and rows the kernel takes, and what computes without it."""
 
 import logging
-import sys
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,6 +25,7 @@ from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.trace import Trace
 from calibrate.probes.simulated.work_counter import work_between
 from calibrate.probes.work import Work
+from tests import failing_kernel
 from tests.grammars import Counted, job_of
 
 INT8 = torchao.Int8WeightOnlyConfig(set_inductor_config=False)
@@ -58,16 +57,7 @@ def layer(config: Any, width: int = 48, outputs: int = 20, dtype: torch.dtype = 
 
 def fails_with(problem: Exception, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Put a kernel that fails in the place of ours, and return its tries."""
-    tries: list[int] = []
-
-    def launch(*_: object) -> None:
-        tries.append(1)
-        raise problem
-
-    kernels = ModuleType("acestep.lm.int8_kernel")
-    kernels.launch_product = launch  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "acestep.lm.int8_kernel", kernels)
-    return tries
+    return failing_kernel.fails_with(problem, "acestep.lm.int8_kernel", "launch_product", monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

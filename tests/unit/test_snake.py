@@ -17,6 +17,7 @@ from calibrate.probes.simulated.ledger import Ledger
 from calibrate.probes.simulated.trace import Trace, stage_usage
 from calibrate.probes.simulated.work_counter import work_between
 from calibrate.probes.work import Work
+from tests import failing_kernel
 
 MOST_OF_THE_BYTES = 0.40
 """What the fused form moves, of what PyTorch's own operations move."""
@@ -29,16 +30,7 @@ def _untried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fails_with(problem: Exception, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Put a kernel that fails in the place of ours, and return its tries."""
-    tries: list[int] = []
-
-    def launch(*_: object) -> None:
-        tries.append(1)
-        raise problem
-
-    kernels = ModuleType("acestep.dit.snake_kernel")
-    kernels.launch = launch  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "acestep.dit.snake_kernel", kernels)
-    return tries
+    return failing_kernel.fails_with(problem, "acestep.dit.snake_kernel", "launch", monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
