@@ -3,6 +3,7 @@
 import gc
 import sys
 import weakref
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,15 @@ from tests.grammars import Counted, job_of
 from tests.int8_on_cpu import int8_products_by
 
 JOBS = [job_of(Counted(6, range(900)), range(20 + 7 * i), range(9), seed=i, max_tokens=6) for i in range(2)]
+
+
+@pytest.fixture(autouse=True)
+def _no_cycles_are_collected() -> Iterator[None]:
+    """A reference cycle would keep the memory too. One collection: each looks at all objects of earlier tests."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 class Watching(EagerCard):
@@ -51,21 +61,16 @@ def test_when_the_weights_have_left_nothing_keeps_their_memory(act: str) -> None
 
 
 def _use(act: str, card: CpuDevice, written: StepsWritten, quantization: Quantization | None = None) -> None:
-    """Write or rehearse songs with a model that enters the card for it, without the collection of cycles."""
+    """Write or rehearse songs with a model that enters the card for it."""
     model: LanguageModel = build_lm("tiny", dtype=torch.float32, vocab_size=900)
     if quantization is not None:
         quantize_lm(model, quantization)
     placement = Placement({LANGUAGE_MODEL: model.module}, (), Offload.CPU_DIT, card)
     backend = PtBackend(model, card, use=lambda: placement.use(LANGUAGE_MODEL), chooser=FirstAllowed())
-    gc.collect()
-    gc.disable()
-    try:
-        if act == "write":
-            backend.write(JOBS, written)
-        else:
-            backend.rehearse(JOBS)
-    finally:
-        gc.enable()
+    if act == "write":
+        backend.write(JOBS, written)
+    else:
+        backend.rehearse(JOBS)
 
 
 def _stop(*_: object) -> Any:
