@@ -108,10 +108,10 @@ class Head:
         if spans != self._spans:
             self._spans, self._times, self._packed = spans, 0, [None] * len(spans)
         self._times += 1
-        n_bytes = sum(map(len, spans)) * self._weight[0].nbytes
-        if self._packs and self._times == OFTEN and n_bytes <= MOST_PACKED:
+        if self._packs and self._times == OFTEN:
             parts: Sequence[Tensor] = [self._part(ids) for ids in spans]
-            self._packed = [packed_weight(part) if can_pack(part, LARGE) else None for part in parts]
+            if sum(part.nbytes for part in parts) <= MOST_PACKED:
+                self._packed = [packed_weight(part) if can_pack(part, LARGE) else None for part in parts]
 
     def _part(self, ids: range) -> Tensor:
         return self._weight[ids.start : ids.stop]
