@@ -1,6 +1,6 @@
 """A language model of full size, and what it is asked to write, for comparisons of a step with other libraries."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -84,3 +84,10 @@ def _jobs(grammar: Counted, songs: int, *, guided: bool, tokens: int) -> list[Jo
     unguided = range(7, 7 + UNGUIDED_TOKENS) if guided else ()
     prompt = range(11, 11 + PROMPT_TOKENS)
     return [job_of(grammar, prompt, unguided, seed=song, max_tokens=tokens) for song in range(songs)]
+
+
+def our_step(backend: PtBackend, jobs: Sequence[Job], timer: Callable[[], float]) -> float:
+    """Write the jobs and return the median step, by `timer`."""
+    times: list[float] = []
+    backend.write(jobs, lambda *_: times.append(timer()))
+    return a_step(times)

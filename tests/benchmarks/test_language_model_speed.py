@@ -21,6 +21,7 @@ from tests.benchmarks.language_model import (
     a_step,
     likeliest,
     our_backend,
+    our_step,
     record,
     songs_of_codes,
     what,
@@ -84,9 +85,7 @@ def test_a_step_against_the_library_s(
     ours, theirs = list[float](), list[float]()
 
     def turn() -> None:
-        times = list[float]()
-        backend.write(jobs, lambda *_: times.append(timer()))
-        ours.append(a_step(times))
+        ours.append(our_step(backend, jobs, timer))
         ticks = Ticks(timer)
         _library(model, jobs, ticks, draws=True)
         theirs.append(a_step(ticks.times))

@@ -30,6 +30,7 @@ from tests.benchmarks.language_model import (
     a_step,
     likeliest,
     our_backend,
+    our_step,
     record,
     songs_of_codes,
     what,
@@ -122,10 +123,8 @@ def test_a_step_against_vllm_s(benchmark: Any, sides: Sides, songs: int, guided:
     ours, theirs = list[float](), list[float]()
 
     def turn() -> None:
+        ours.append(our_step(backend, jobs, timer))
         times = list[float]()
-        backend.write(jobs, lambda *_: times.append(timer()))
-        ours.append(a_step(times))
-        times = []
         all_threads, this_thread = time.process_time(), time.thread_time()
         _vllm(engine, jobs, jobs[0].sampling.temperature, times, timer)
         all_threads, this_thread = time.process_time() - all_threads, time.thread_time() - this_thread
